@@ -1,0 +1,77 @@
+# Headrace: `make` lists the verbs. Everything lives in .venv; nothing is installed elsewhere.
+#
+#   make PYTHON=python3.12 …    another interpreter (3.11 or newer)
+#   make test ARGS='-k door'    hand arguments through
+
+PYTHON ?= python3
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-once test check fmt clean
+
+help: ## list these verbs
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
+
+demo: .venv/.run-stamp ## run the main job on the embedded log, with real purchases
+	@.venv/bin/python app.py demo $(ARGS)
+
+demo-once: .venv/.run-stamp ## the same, once through; the last line on stdout is a JSON object
+	@.venv/bin/python app.py demo --once $(ARGS)
+
+test: .venv/.dev-stamp ## run the tests
+	@.venv/bin/python -m pytest $(ARGS)
+
+check: .venv/.dev-stamp ## lint, format, types, layers, dependencies, spelling
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo --no-cache
+	.venv/bin/deptry .
+	.venv/bin/codespell .
+
+fmt: .venv/.dev-stamp ## format, and fix what can be fixed
+	.venv/bin/ruff check --fix-only --show-fixes .
+	.venv/bin/ruff format .
+
+clean: ## remove the environment and the caches, never your data
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- the environment: .made = the venv stands, .run-stamp = enough to run, .dev-stamp = enough to change
+
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c config/constraints.txt
+
+# $(call requirements,["key"]["key"]): print that list of pyproject.toml, one requirement a line.
+requirements = .venv/bin/python -c 'import tomllib; \
+	print(*tomllib.load(open("pyproject.toml", "rb"))$(1), sep="\n")'
+
+# A venv whose interpreter is gone (a moved checkout, a removed Python) is made again.
+$(shell test -x .venv/bin/python || rm -f .venv/.made)
+
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "headrace needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) -V 2>&1 || true)" >&2; \
+		echo "If you have a newer one, name it: make PYTHON=python3.12 …" >&2; exit 1; }
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv >&2 || { \
+		echo "headrace: $(PYTHON) cannot make a venv (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@touch $@
+
+# While pip runs, .made stands aside: an interrupted installation is started afresh by the next make.
+.venv/.run-stamp: .venv/.made pyproject.toml config/constraints.txt
+	@echo 'headrace: installing what it needs into .venv (a minute, the first time)' >&2
+	@mv .venv/.made .venv/.busy
+	@$(call requirements,["project"]["dependencies"]) > .venv/run.txt
+	@$(call requirements,["dependency-groups"]["data"]) > .venv/data.txt
+	@$(PIP) -r .venv/run.txt >&2
+	@$(PIP) --no-deps -r .venv/data.txt >&2
+	@mv .venv/.busy .venv/.made
+	@touch $@
+
+.venv/.dev-stamp: .venv/.run-stamp
+	@echo 'headrace: installing the tools for tests and checks into .venv' >&2
+	@mv .venv/.made .venv/.busy
+	@$(call requirements,["dependency-groups"]["dev"]) > .venv/dev.txt
+	@$(PIP) -r .venv/dev.txt >&2
+	@mv .venv/.busy .venv/.made
+	@touch $@

@@ -1,0 +1,209 @@
+"""The Faust driver of the embedded transport: one member, whole slices, our own positions.
+
+Faust calls a transport's consumer and producer through the interfaces of `faust.transport`; this is the
+smallest that runs its agents. One message carries one slice, so Faust's per-message cost is paid per slice.
+Acks and offset commits do nothing here: the position of a partition lies in its own state (see `Slices`).
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Final
+
+import faust
+from faust.transport import base, consumer, producer
+from faust.transport.drivers import TRANSPORTS
+from faust.types import TP, ConsumerMessage, Message
+from faust.types.tuples import RecordMetadata
+from mode import ServiceT
+
+from agents.engine.embedded import EmbeddedTransport
+from agents.engine.slices import Slice, Slices
+from streams.errors import BadState
+
+SCHEME: Final = "embedded"
+IDLE_WAIT_S: Final = 0.25
+_PLAINTEXT_TIME_TYPE: Final = 1
+
+
+class SliceSchema(faust.Schema):  # type: ignore[misc]  # Faust's Schema is Any to mypy
+    """Hands a slice through as the event's value: nothing is decoded per message."""
+
+    def compile(self, app: Any, **kwargs: Any) -> Any:
+        """The function that Faust calls for each message, that is for each slice."""
+
+        async def decode(message: Message, *, propagate: bool = False) -> Any:
+            return app.create_event(None, message.value, {}, message)
+
+        return decode
+
+
+class EmbeddedConsumer(consumer.Consumer):  # type: ignore[misc]
+    """Reads slices of every partition in turn; it is assigned all of them, once, and never rebalances."""
+
+    consumer_stopped_errors: ClassVar[tuple[type[BaseException], ...]] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._assigned: set[TP] = set()
+
+    @property
+    def _slices(self) -> Slices:
+        return self.app.headrace.slices
+
+    @property
+    def _log(self) -> EmbeddedTransport:
+        return self.app.headrace.transport
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Take all partitions; in the background, since Faust waits for `subscribe` before it can assign."""
+        self._assigned = {TP(topic, at) for topic in topics for at in range(self._log.partitions)}
+        self.add_future(self._assign(set(self._assigned)))
+
+    async def _assign(self, assigned: set[TP]) -> None:
+        self.app.on_rebalance_start()
+        await self.on_partitions_revoked(set())
+        self.app.consumer_generation_id = 1
+        await self.on_partitions_assigned(assigned, 1)
+
+    async def _drain_messages(self, fetcher: ServiceT) -> None:
+        """Replaces the per-message loop: one callback per slice, round robin over the partitions."""
+        while not (self.should_stop or fetcher.should_stop):
+            if not self.flow_active:
+                await self.sleep(0.01)
+                continue
+            taken = 0
+            for tp in sorted(self._get_active_partitions()):
+                piece = self._slices.take(self.app.headrace.place_of(tp))
+                if piece is not None:
+                    taken += 1
+                    await self.callback(_message(tp, piece))
+            if not taken:
+                await self._log.wait(IDLE_WAIT_S)
+
+    def ack(self, message: Message) -> bool:
+        """Nothing: a slice is finished when its agent has committed it."""
+        return True
+
+    async def wait_empty(self) -> None:
+        """Nothing to wait for: the agents' lanes are drained by the engine."""
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        return True
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: FBT001, FBT002
+        """Nothing: positions are committed with the state they belong to."""
+        return True
+
+    async def perform_seek(self) -> None:
+        """Nothing: the engine has set the positions from our own state."""
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """The positions as they are."""
+        return {tp: self._slices.watermark(self.app.headrace.place_of(tp)) for tp in self._assigned}
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """Nothing: see `perform_seek`."""
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        raise BadState(f"{partition}: nobody may seek to {offset}; positions come from our own state")
+
+    async def create_topic(self, topic: str, partitions: int, replication: int, **kwargs: Any) -> None:
+        """Nothing: a topic of the embedded log exists when it is written."""
+
+    def assignment(self) -> set[TP]:
+        """All partitions."""
+        return set(self._assigned)
+
+    def topic_partitions(self, topic: str) -> int | None:
+        """The one partition count."""
+        return self._log.partitions
+
+    def _new_topicpartition(self, topic: str, partition: int) -> TP:
+        return TP(topic, partition)
+
+    async def position(self, tp: TP) -> int | None:
+        """The watermark."""
+        return self._slices.watermark(self.app.headrace.place_of(tp))
+
+    def highwater(self, tp: TP) -> int:
+        """The end of the partition."""
+        return self._log.end(*self.app.headrace.place_of(tp))
+
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """The ends of partitions."""
+        return {tp: self.highwater(tp) for tp in partitions}
+
+    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+        """The starts of partitions."""
+        return {tp: self._log.start(*self.app.headrace.place_of(tp)) for tp in partitions}
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
+        raise BadState("records are read as slices")
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        raise BadState("records are read as slices")
+
+    def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:
+        """Only our own agents produce, and they name the partition."""
+        return partition
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Nothing: progress is watched by the engine."""
+
+    def verify_recovery_event_path(self, now: float, tp: TP) -> None:
+        """Nothing: there is no changelog to recover from."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _message(tp: TP, piece: Slice) -> ConsumerMessage:
+    last = piece.records[-1]
+    return ConsumerMessage(
+        tp.topic, tp.partition, last.offset, last.append_ms / 1000, _PLAINTEXT_TIME_TYPE, {}, None, piece, None, tp=tp
+    )
+
+
+class EmbeddedProducer(producer.Producer):  # type: ignore[misc]
+    """Faust itself produces nothing here; what agents produce goes through their transport's commit."""
+
+    async def send(self, topic: str, *args: Any, **kwargs: Any) -> Any:
+        """Refused: a send outside a commit would be a hole in the guarantee."""
+        raise BadState(f"{topic}: produce through the transport's commit, not through Faust's producer")
+
+    async def send_and_wait(self, topic: str, *args: Any, **kwargs: Any) -> RecordMetadata:
+        """Refused, likewise."""
+        raise BadState(f"{topic}: produce through the transport's commit, not through Faust's producer")
+
+    async def create_topic(self, topic: str, partitions: int, replication: int, **kwargs: Any) -> None:
+        """Nothing: see the consumer."""
+
+    async def flush(self) -> None:
+        """Nothing is buffered."""
+
+    def key_partition(self, topic: str, key: bytes) -> TP:
+        """Refused: only agents name partitions."""
+        raise BadState(f"{topic}: only agents name partitions")
+
+    def supports_headers(self) -> bool:
+        """Headers are kept."""
+        return True
+
+
+class Driver(base.Transport):  # type: ignore[misc]
+    """What Faust finds under the scheme `embedded`."""
+
+    Consumer = EmbeddedConsumer
+    Producer = EmbeddedProducer
+    driver_version = "headrace"
+    default_port = 0
+
+
+def register_driver() -> None:
+    """Let `embedded://` name this driver."""
+    TRANSPORTS.aliases[SCHEME] = "agents.engine.driver:Driver"
+
+
+async def yield_to_loop() -> None:
+    """Let others run: called every few milliseconds of work."""
+    await asyncio.sleep(0)

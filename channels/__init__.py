@@ -1,0 +1,1 @@
+"""How it leaves: one module per channel, rendering, and sinks for exports."""

@@ -1,0 +1,1 @@
+"""What the operator says: settings, clock, logs, metrics, and the workspace folder."""

@@ -1,0 +1,118 @@
+"""Settings from `HEADRACE_*` environment variables; secrets also from files named by `…_FILE`."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX: Final = "HEADRACE_"
+SECRETS: Final = ("api_key",)
+# Settings of the public contract whose part is not built yet: refused rather than silently ignored.
+NOT_BUILT: Final = {
+    "smtp": "sending over SMTP is not built yet; mails go to outbox/email.mbox under the data folder",
+    "webhook_url": "sending webhooks is not built yet; they go to outbox/webhook.jsonl under the data folder",
+    "http_allow": "outgoing HTTP is not built yet",
+}
+# Read by the tests' own harness, not by the product.
+_TEST_ONLY: Final = ("HEADRACE_TEST_KAFKA",)
+
+
+class SettingsError(Exception):
+    """One or more settings cannot be used; the text names each variable, its value and the fix."""
+
+
+class Settings(BaseSettings):
+    """The settings of one process; every field is the variable `HEADRACE_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    app: Annotated[
+        str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Prefix of group and topics.")
+    ] = "headrace"
+    broker: Annotated[str, Field(description="embedded:// (one process), later kafka://host:port,…")] = "embedded://"
+    data: Annotated[Path, Field(description="The data folder; locked while a process uses it.")] = Path("data")
+    partitions: Annotated[int, Field(ge=1, le=1024, description="Fixed when the data folder is first used.")] = 8
+    workspace: Annotated[Path | None, Field(description="Folder of segments and campaigns.")] = None
+    http: Annotated[str, Field(description="Where health, metrics and status are served; empty: nowhere.")] = (
+        "127.0.0.1:8080"
+    )
+    api_key: Annotated[str | None, Field(repr=False, description="One full key for the doors.")] = None
+    exports: Annotated[str | None, Field(description="file://folder; by default exports/ in the data folder.")] = None
+    clock: Annotated[Literal["wall", "stream"], Field(description="stream: event times drive, for replays.")] = "wall"
+    smtp: Annotated[str | None, Field(description="smtp://host:port")] = None
+    webhook_url: Annotated[str | None, Field(description="Where the demo's webhook campaign goes.")] = None
+    http_allow: Annotated[str | None, Field(description="Private networks that webhooks may reach, CIDRs.")] = None
+    workers: Annotated[int, Field(ge=1, le=64, description="Worker processes, on Kafka.")] = 1
+
+    @field_validator("broker")
+    @classmethod
+    def _known_broker(cls, broker: str) -> str:
+        if broker != "embedded://":
+            raise ValueError("only embedded:// is built yet")
+        return broker
+
+    @field_validator("exports")
+    @classmethod
+    def _known_exports(cls, exports: str | None) -> str | None:
+        if exports is not None and not exports.startswith("file://"):
+            raise ValueError("only file://folder is built yet")
+        return exports
+
+    @field_validator("http")
+    @classmethod
+    def _host_and_port(cls, http: str) -> str:
+        host, _, port = http.rpartition(":")
+        if http and not (host and port.isdigit() and int(port) < 65_536):
+            raise ValueError("write host:port, such as 127.0.0.1:8080, or nothing to serve nowhere")
+        return http
+
+    @property
+    def exports_folder(self) -> Path:
+        """Where export files go."""
+        return Path(self.exports.removeprefix("file://")) if self.exports else self.data / "exports"
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: a variable is unknown, unreadable, or its value cannot be used.
+    """
+    env = dict(os.environ if environment is None else environment)
+    ours = {name: value for name, value in env.items() if name.startswith(PREFIX) and name not in _TEST_ONLY}
+    values = _with_secret_files({name.removeprefix(PREFIX).lower(): value for name, value in ours.items()})
+    unknown = sorted(set(values) - set(Settings.model_fields))
+    if unknown:
+        names = ", ".join(PREFIX + name.upper() for name in unknown)
+        known = ", ".join(PREFIX + name.upper() for name in Settings.model_fields)
+        raise SettingsError(f"unknown {names}; known are {known}")
+    faults = [f"{PREFIX}{name.upper()}: {why}" for name, why in NOT_BUILT.items() if values.get(name)]
+    if faults:
+        raise SettingsError("\n".join(faults))
+    try:
+        # An empty variable means its default, as shells and compose files write it; `http` alone may be empty.
+        return Settings.model_validate({name: value for name, value in values.items() if value or name == "http"})
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(fault["loc"], fault) for fault in error.errors())) from None
+
+
+def _sentence(place: tuple[int | str, ...], fault: Mapping[str, object]) -> str:
+    name = str(place[0]) if place else ""
+    value = "***" if name in SECRETS else repr(fault["input"])
+    return f"{PREFIX}{name.upper()}={value}: {fault['msg']}"
+
+
+def _with_secret_files(values: dict[str, str]) -> dict[str, str]:
+    """Replace `<secret>_file` by what the file holds."""
+    for secret in SECRETS:
+        path = values.pop(f"{secret}_file", None)
+        if path is None:
+            continue
+        try:
+            values[secret] = Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise SettingsError(f"{PREFIX}{secret.upper()}_FILE={path}: {error.strerror}") from None
+    return values

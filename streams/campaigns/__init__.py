@@ -1,0 +1,1 @@
+"""What a campaign is: its message, its trigger, its schedule and its variants."""

@@ -1,0 +1,132 @@
+"""Entering a campaign: history, delay, and the send that follows."""
+
+from streams import ids
+from streams.campaigns.trigger import Campaign, accepts
+from streams.effects import Effect
+from streams.events import Properties
+from streams.mailbox import Outcome
+from streams.policy.consent import may_receive
+from streams.profiles.fields import BY_TAG
+from streams.profiles.row import CampaignHistory, OpenDispatch, User, Waiting
+from streams.sends import Send
+from streams.workspace import Workspace
+
+
+def started(
+    user: User, workspace: Workspace, signal: str, now_ms: int, properties: Properties | None = None
+) -> list[Campaign]:
+    """The campaigns that a signal starts for this user on this state, in order of name."""
+    return [
+        campaign
+        for campaign in workspace.signals.get(signal, ())
+        if not workspace.is_paused(campaign.name)
+        and (campaign.matches is None or campaign.matches(properties or {}))
+        and accepts(campaign, user, now_ms)
+    ]
+
+
+def enter(
+    user: User,
+    user_key: str,
+    campaign: Campaign,
+    workspace: Workspace,
+    now_ms: int,
+    event_ms: int,
+    properties: Properties,
+) -> list[Effect]:
+    """Let the user in: decide the send at once, or wait until the event's time plus the delay.
+
+    A user who does not consent to the channel does not enter, and stays eligible.
+    """
+    if not may_receive(campaign.channel, user.attributes):
+        return []
+    history = user.campaigns.get(campaign.name)
+    entry = history.entries + 1 if history else 1
+    user.campaigns[campaign.name] = CampaignHistory(entry, now_ms)
+    due_ms = min(event_ms, now_ms) + campaign.delay_ms
+    read = {name: properties[name] for name in campaign.reads.event_properties if name in properties}
+    if campaign.delay_ms and due_ms > now_ms:
+        user.waiting.append(Waiting(due_ms, campaign.name, entry, read))
+        return []
+    return [_send(user, user_key, campaign, workspace, now_ms, entry, read)]
+
+
+def release(user: User, user_key: str, workspace: Workspace, now_ms: int) -> list[Effect]:
+    """Send what has waited long enough, in order of due time.
+
+    An entry into a campaign that is paused or gone by then, or of a user who has unsubscribed since,
+    is over: nothing is sent later.
+    """
+    if not user.waiting:
+        return []
+    due = sorted(
+        (waiting for waiting in user.waiting if waiting.due_ms <= now_ms),
+        key=lambda waiting: (waiting.due_ms, waiting.campaign, waiting.entry),
+    )
+    user.waiting = [waiting for waiting in user.waiting if waiting.due_ms > now_ms]
+    effects: list[Effect] = []
+    for waiting in due:
+        campaign = workspace.campaigns.get(waiting.campaign)
+        if campaign is None or workspace.is_paused(campaign.name):
+            continue
+        if may_receive(campaign.channel, user.attributes):
+            properties = waiting.event_properties
+            effects.append(_send(user, user_key, campaign, workspace, now_ms, waiting.entry, properties))
+    return effects
+
+
+def _send(
+    user: User,
+    user_key: str,
+    campaign: Campaign,
+    workspace: Workspace,
+    now_ms: int,
+    entry: int,
+    properties: Properties,
+) -> Send:
+    dispatch = ids.dispatch_id(campaign.name, user_key, user.incarnation, entry)
+    user.dispatches[dispatch] = OpenDispatch(campaign.name, campaign.channel, now_ms)
+    attributes = user.attributes
+    profile = {tag: attributes.get(BY_TAG.get(tag, tag)) for tag in campaign.reads.profile}
+    return Send(
+        dispatch,
+        campaign.name,
+        campaign.channel,
+        user_key,
+        workspace.version,
+        now_ms,
+        {tag: value for tag, value in profile.items() if value is not None},
+        {name: attributes[name] for name in campaign.reads.custom if name in attributes},
+        properties,
+    )
+
+
+KEPT_AFTER_FINAL_MS = 72 * 3_600_000
+
+
+def record_outcome(user: User, outcome: Outcome) -> OpenDispatch | None:
+    """Write what became of a dispatch; a final outcome is never replaced, and is forgotten after 72 h.
+
+    Returns:
+        The dispatch if this outcome says something new, else None.
+    """
+    dispatch = user.dispatches.get(outcome.dispatch_id)
+    if dispatch is None or dispatch.final_ms or dispatch.outcome == outcome.kind:
+        return None
+    dispatch.outcome = outcome.kind
+    if outcome.kind != "held":
+        dispatch.final_ms = outcome.at_ms
+    forget_old(user)
+    return dispatch
+
+
+def forget_old(user: User) -> None:
+    """Drop dispatches that have been final for 72 h by the row's own time."""
+    dispatches = user.dispatches
+    old = [
+        name
+        for name, dispatch in dispatches.items()
+        if dispatch.final_ms and dispatch.final_ms + KEPT_AFTER_FINAL_MS <= user.now_ms
+    ]
+    for name in old:
+        del dispatches[name]

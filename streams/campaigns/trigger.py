@@ -1,0 +1,101 @@
+"""Campaigns compiled: what starts one, who may enter, and what it reads."""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from streams.campaigns.template_fields import TemplateFields, fields_read
+from streams.definitions import MESSAGES, CampaignDefinition, EmailMessage, Message, Trigger
+from streams.errors import BadDefinition
+from streams.events import Properties
+from streams.profiles.row import CampaignHistory, User
+from streams.segments.condition import compile_where
+from streams.segments.filter import Compiled
+from streams.segments.predicate import compile_tree
+from streams.times import parse_duration
+
+DELAY_MAX_MS: Final = parse_duration("365d")
+
+
+class Campaign(msgspec.Struct, frozen=True):
+    """A campaign ready to be decided.
+
+    `signal` is what starts it: `event:<name>`, `purchases`, `product:<id>`, `attribute:<path>`,
+    `entered:<segment>` or `left:<segment>`. `audience` is None for everyone.
+    """
+
+    name: str
+    channel: str
+    signal: str
+    matches: Callable[[Properties], bool] | None
+    audience: Compiled | None
+    delay_ms: int
+    re_eligible_after_ms: int | None
+    message: Message
+    reads: TemplateFields
+
+
+def compile_campaign(definition: CampaignDefinition) -> Campaign:
+    """Compile one campaign. Raises BadDefinition, naming the key."""
+    try:
+        message = msgspec.convert(definition.message, MESSAGES[definition.channel])
+    except msgspec.ValidationError as error:
+        raise BadDefinition(f"message: {error}") from None
+    if isinstance(message, EmailMessage) and not (message.text or message.html):
+        raise BadDefinition("message: give text, html or both")
+    delay_ms = parse_duration(definition.delay)
+    if delay_ms > DELAY_MAX_MS:
+        raise BadDefinition(f"delay: {definition.delay} is more than 365d")
+    signal, where = _signal(definition.trigger)
+    after = definition.re_eligible_after
+    return Campaign(
+        definition.name,
+        definition.channel,
+        signal,
+        compile_where(where),
+        compile_tree(definition.audience, "audience") if definition.audience else None,
+        delay_ms,
+        None if after is None else parse_duration(after),
+        message,
+        _fields(message),
+    )
+
+
+def _signal(trigger: Trigger) -> tuple[str, dict[str, object] | None]:
+    given = [name for name in trigger.__struct_fields__ if getattr(trigger, name) is not None]
+    if len(given) != 1:
+        raise BadDefinition(f"trigger: give exactly one of {', '.join(trigger.__struct_fields__)}")
+    if trigger.event is not None:
+        return f"event:{trigger.event.name}", trigger.event.where
+    if trigger.purchase is not None:
+        product = trigger.purchase.product
+        return ("purchases" if product is None else f"product:{product}"), trigger.purchase.where
+    if trigger.segment_entered is not None:
+        return f"entered:{trigger.segment_entered}", None
+    if trigger.segment_left is not None:
+        return f"left:{trigger.segment_left}", None
+    return f"attribute:{trigger.attribute_changed}", None
+
+
+def _fields(message: Message) -> TemplateFields:
+    """All that the message's templates read, as one."""
+    texts: list[str] = []
+    for value in msgspec.structs.asdict(message).values():
+        texts.extend(value.values() if isinstance(value, dict) else [value])
+    return fields_read("\n".join(texts))
+
+
+def is_eligible(history: CampaignHistory | None, campaign: Campaign, now_ms: int) -> bool:
+    """Whether a user may enter (again): never entered, or `re_eligible_after` has passed since the last."""
+    if history is None:
+        return True
+    after = campaign.re_eligible_after_ms
+    return after is not None and now_ms - history.last_ms >= after
+
+
+def accepts(campaign: Campaign, user: User, now_ms: int) -> bool:
+    """Whether the user may enter on this state: eligible again, and in the audience."""
+    if not is_eligible(user.campaigns.get(campaign.name), campaign, now_ms):
+        return False
+    return campaign.audience is None or campaign.audience.test(user, now_ms)

@@ -1,0 +1,154 @@
+"""What happened, as the export records that Currents readers know: behaviours and message lifecycles."""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from streams.codec import to_json
+from streams.effects import CurrentsRecord
+from streams.events import CustomEvent, JSONValue, Purchase, Session
+from streams.ids import currents_id, definition_api_id, user_id
+from streams.mailbox import Cause, Outcome
+
+ABORT_LOG_CHARS_MAX: Final = 128
+REASON_CHARS_MAX: Final = 1_024
+
+_FLOAT_MAX: Final = 3.4028234663852886e38  # of the 32 bits that the schema gives a price
+_CAMPAIGNS_REMEMBERED_MAX: Final = 4_096
+_SLUG: Final = re.compile(r"[a-z][a-z0-9_]*(?=:|$)")
+_REJECTION: Final = re.compile(r"55\d(?!\w)")
+_STATUS: Final = re.compile(r"([1-5]\d\d)(?!\w)")
+
+
+def custom_event(external_id: str, event: CustomEvent, cause: Cause) -> CurrentsRecord:
+    """The `users.behaviors.CustomEvent` of a custom event."""
+    fields: dict[str, JSONValue] = {
+        "id": _behaviour_id(cause, 0),
+        "user_id": user_id(external_id),
+        "external_user_id": external_id,
+        "name": event.name,
+        "properties": to_json(event.properties).decode(),
+    }
+    return CurrentsRecord("users.behaviors.CustomEvent", event.time_ms, fields)
+
+
+def purchases(external_id: str, purchase: Purchase, cause: Cause) -> list[CurrentsRecord]:
+    """One `users.behaviors.Purchase` per unit, at the price of one unit, since exports know no quantity.
+
+    Costs as many records as the purchase has units: intake bounds the quantity.
+    """
+    shared: dict[str, JSONValue] = {
+        "user_id": user_id(external_id),
+        "external_user_id": external_id,
+        "product_id": purchase.product_id,
+        "price": max(-_FLOAT_MAX, min(float(purchase.price), _FLOAT_MAX)),
+        "currency": purchase.currency,
+        "properties": to_json(purchase.properties).decode(),
+    }
+    return [
+        CurrentsRecord(
+            "users.behaviors.Purchase", purchase.time_ms, {"id": _behaviour_id(cause, unit), **shared}
+        )
+        for unit in range(purchase.quantity)
+    ]
+
+
+def session(external_id: str, event: Session, cause: Cause) -> CurrentsRecord:
+    """The `SessionStart` or `SessionEnd` under `users.behaviors.app`; an id that nobody gave is empty.
+
+    The two ids are not nullable in the schema. No duration: the start lies in the past.
+    """
+    fields: dict[str, JSONValue] = {
+        "id": _behaviour_id(cause, 0),
+        "user_id": user_id(external_id),
+        "external_user_id": external_id,
+        "app_id": event.app_id or "",
+        "session_id": event.session_id or "",
+    }
+    kind = "SessionStart" if event.started else "SessionEnd"
+    return CurrentsRecord(f"users.behaviors.app.{kind}", event.time_ms, fields)
+
+
+def message(
+    external_id: str, *, campaign: str, channel: str, dispatch_id: str, outcome: Outcome
+) -> CurrentsRecord | None:
+    """The record under `users.messages.<channel>` that tells what became of a dispatch, if one does.
+
+    | outcome | email | webhook |
+    | --- | --- | --- |
+    | sent | `Send` | `Send` |
+    | aborted | `Abort` | `Abort` |
+    | failed | `Bounce` if the mail system rejected it, else `Abort` | `Failure`, terminal |
+    | held | None: it is still open | None |
+
+    Rejected means that the reason begins with an SMTP reply of 550 to 559, the codes of RFC 5321 by
+    which the receiving system refuses a mailbox or a message for good: readers of bounces take the
+    address for dead. Everything else that ends an email (a refused login, a provider that was away
+    until the retries ran out) says nothing about the address, so it is an `Abort`.
+
+    The channel `log`, and any other without export records of its own, gives None.
+    """
+    kind, details = _lifecycle(channel, outcome)
+    if kind is None:
+        return None
+    event_type = f"users.messages.{channel}.{kind}"
+    campaign_id, variation_id = _campaign_ids(campaign)
+    fields: dict[str, JSONValue] = {
+        "id": currents_id(dispatch_id, event_type, str(outcome.attempt)),
+        "user_id": user_id(external_id),
+        "external_user_id": external_id,
+        "dispatch_id": dispatch_id,
+        "campaign_id": campaign_id,
+        "campaign_name": campaign,
+        "message_variation_id": variation_id,
+        **details,
+    }
+    if channel == "email":
+        fields["email_address"] = outcome.address
+    return CurrentsRecord(event_type, outcome.at_ms, fields)
+
+
+def _behaviour_id(cause: Cause, unit: int) -> str:
+    # One part: what follows the topic id is numbers, so nothing can be read two ways, and it is faster.
+    return currents_id(f"{cause.topic_id}/{cause.partition}/{cause.offset}/{cause.item}/{unit}")
+
+
+@lru_cache(maxsize=_CAMPAIGNS_REMEMBERED_MAX)
+def _campaign_ids(campaign: str) -> tuple[str, str]:
+    return definition_api_id("campaign", campaign), definition_api_id("variation", campaign)
+
+
+def _lifecycle(channel: str, outcome: Outcome) -> tuple[str | None, dict[str, JSONValue]]:
+    """The last segment of the event type, None for no record, and the fields that only this type has."""
+    if channel not in {"email", "webhook"} or outcome.kind == "held":
+        return None, {}
+    if outcome.kind == "sent":
+        return "Send", {}
+    if outcome.kind == "aborted":
+        return "Abort", _abort(outcome)
+    if channel == "webhook":
+        return "Failure", _failure(outcome.reason)
+    if _REJECTION.match(outcome.reason):
+        return "Bounce", {"bounce_reason": outcome.reason[:REASON_CHARS_MAX]}
+    return "Abort", _abort(outcome)
+
+
+def _abort(outcome: Outcome) -> dict[str, JSONValue]:
+    """The slug before the reason's first colon as type, the outcome's kind where there is none; the rest."""
+    slug = _SLUG.match(outcome.reason)
+    fields: dict[str, JSONValue] = {"abort_type": slug[0] if slug else outcome.kind}
+    if outcome.reason:
+        fields["abort_log"] = outcome.reason[:ABORT_LOG_CHARS_MAX]
+    return fields
+
+
+def _failure(reason: str) -> dict[str, JSONValue]:
+    """A reason that begins with an HTTP status is the endpoint's answer; any other is the source."""
+    fields: dict[str, JSONValue] = {"is_terminal": True}
+    status = _STATUS.match(reason)
+    if status:
+        fields["http_status_code"] = int(status[1])
+        fields["raw_response"] = reason[:REASON_CHARS_MAX]
+    elif reason:
+        fields["webhook_failure_source"] = reason[:REASON_CHARS_MAX]
+    return fields

@@ -1,0 +1,152 @@
+"""What operators and marketers write: segments and campaigns, checked one by one with the file's name."""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+import msgspec
+
+from streams.codec import to_json
+from streams.errors import BadDefinition
+from streams.events import JSONValue
+from streams.segments.filter import Duration, Name
+
+TEMPLATE_CHARS_MAX: Final = 262_144
+
+DefinitionName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
+Template = Annotated[str, msgspec.Meta(max_length=TEMPLATE_CHARS_MAX)]
+
+
+class SegmentDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Users for whom the filter tree holds; the name is the id."""
+
+    name: DefinitionName
+    filter: dict[str, JSONValue]
+    description: str = ""
+
+
+class EventTrigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A custom event, with certain properties or any."""
+
+    name: Name
+    where: dict[str, JSONValue] | None = None
+
+
+class PurchaseTrigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A purchase, of one product or any, with certain properties or any."""
+
+    product: Name | None = None
+    where: dict[str, JSONValue] | None = None
+
+
+class Trigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Exactly one of these happening to a user starts the campaign for that user."""
+
+    segment_entered: DefinitionName | None = None
+    segment_left: DefinitionName | None = None
+    event: EventTrigger | None = None
+    purchase: PurchaseTrigger | None = None
+    attribute_changed: Name | None = None
+
+
+class EmailMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An email; every field is Liquid. At least one of `text` and `html` says something."""
+
+    to: Template
+    subject: Template
+    text: Template = ""
+    html: Template = ""
+    from_: Template = msgspec.field(name="from", default="")
+    reply_to: Template = ""
+
+
+class WebhookMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An HTTP request; url, header values and body are Liquid. No url means the setting's url."""
+
+    body: Template
+    url: Template = ""
+    method: Literal["POST", "PUT", "DELETE", "GET"] = "POST"
+    headers: dict[str, Template] = {}
+
+
+class LogMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A line for the log: the channel of a workspace that has no provider yet."""
+
+    text: Template
+
+
+Message: TypeAlias = EmailMessage | WebhookMessage | LogMessage
+MESSAGES: Final[Mapping[str, type[Message]]] = {
+    "email": EmailMessage,
+    "log": LogMessage,
+    "webhook": WebhookMessage,
+}
+
+
+class CampaignDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One message, triggered by what a user does or becomes; the name is the id."""
+
+    name: DefinitionName
+    trigger: Trigger
+    channel: Literal["email", "webhook", "log"]
+    message: dict[str, Any]
+    audience: dict[str, JSONValue] | None = None
+    delay: Duration = "0s"
+    re_eligible_after: Duration | None = None
+    description: str = ""
+
+
+KINDS: Final[Mapping[str, type[SegmentDefinition | CampaignDefinition]]] = {
+    "segments": SegmentDefinition,
+    "campaigns": CampaignDefinition,
+}
+
+
+class Definitions(msgspec.Struct, frozen=True):
+    """A whole workspace, checked, in order of name; also the value of a definitions record."""
+
+    segments: list[SegmentDefinition]
+    campaigns: list[CampaignDefinition]
+    paused: list[str] = []
+
+    @property
+    def digest(self) -> str:
+        """What stands for its segments and campaigns; pausing does not change it."""
+        return blake2b(to_json([self.segments, self.campaigns]), digest_size=16).hexdigest()
+
+
+ALL_CAMPAIGNS: Final = "*"
+
+_decoder: Final = msgspec.json.Decoder(Definitions)
+
+
+def decode_definitions(value: bytes) -> Definitions:
+    """The workspace in a definitions record."""
+    return _decoder.decode(value)
+
+
+def read_definitions(files: Mapping[str, JSONValue]) -> Definitions:
+    """Check the parsed files of a workspace folder: `segments/*.yaml`, `campaigns/*.yaml`.
+
+    Raises:
+        BadDefinition: every fault found, one per line, each with its file and key.
+    """
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+    faults = []
+    for path in sorted(files):
+        kind = path.split("/", 1)[0]
+        try:
+            if kind not in KINDS:
+                raise BadDefinition(f"unknown kind {kind!r}; folders are {', '.join(KINDS)}")
+            definition = msgspec.convert(files[path], KINDS[kind])
+            if definition.name in found[kind]:
+                raise BadDefinition(f"name {definition.name!r} is used twice; names are ids")
+            found[kind][definition.name] = definition
+        except (msgspec.ValidationError, BadDefinition) as error:
+            faults.append(f"{path}: {error}")
+    if faults:
+        raise BadDefinition("\n".join(faults))
+    return Definitions(
+        [found["segments"][name] for name in sorted(found["segments"])],
+        [found["campaigns"][name] for name in sorted(found["campaigns"])],
+    )

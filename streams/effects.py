@@ -1,0 +1,44 @@
+"""What a decision asks for: values, in order, for someone else to carry out."""
+
+from typing import TypeAlias
+
+import msgspec
+
+from streams.events import JSONValue
+from streams.mailbox import Cause
+from streams.sends import Send
+
+
+class SegmentChange(msgspec.Struct, frozen=True):
+    """A user entered (`entered` true) or left a segment at `time_ms`."""
+
+    segment: str
+    user: str
+    entered: bool
+    time_ms: int
+
+
+class CurrentsRecord(msgspec.Struct, frozen=True):
+    """One export record: its full event type, its time and its fields but for those two."""
+
+    event_type: str
+    time_ms: int
+    fields: dict[str, JSONValue]
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A letter that the user's row could not take (a limit, say), for dead-letters.
+
+    `raw` is the letter as it lay in the mailbox; the cause says where the original record is.
+    """
+
+    reason: str
+    field: str
+    detail: str
+    cause: Cause
+    user: str
+    now_ms: int
+    raw: bytes
+
+
+Effect: TypeAlias = Send | SegmentChange | CurrentsRecord | Refused

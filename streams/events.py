@@ -1,0 +1,53 @@
+"""What can happen to a user, as intake hands it on: validated, with times in milliseconds."""
+
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+import msgspec
+
+JSONScalar: TypeAlias = None | bool | int | float | str
+# Free-form by nature, and the one place that says so.
+JSONValue: TypeAlias = Any
+Properties: TypeAlias = dict[str, JSONValue]
+
+
+class CustomEvent(msgspec.Struct, frozen=True, array_like=True, tag="event"):
+    """A named thing that the user did."""
+
+    name: str
+    time_ms: int
+    properties: Properties
+    id: str | None = None
+
+
+class Purchase(msgspec.Struct, frozen=True, array_like=True, tag="purchase"):
+    """`quantity` purchases of one product at `price` each, in `currency` (ISO 4217)."""
+
+    product_id: str
+    currency: str
+    price: Decimal
+    quantity: int
+    time_ms: int
+    properties: Properties
+    id: str | None = None
+
+
+class Attributes(msgspec.Struct, frozen=True, array_like=True, tag="attributes"):
+    """Profile fields to set; null deletes."""
+
+    values: dict[str, JSONScalar]
+    time_ms: int
+    id: str | None = None
+
+
+class Session(msgspec.Struct, frozen=True, array_like=True, tag="session"):
+    """A session of an app began, or ended."""
+
+    started: bool
+    time_ms: int
+    app_id: str | None = None
+    session_id: str | None = None
+    id: str | None = None
+
+
+Event: TypeAlias = CustomEvent | Purchase | Attributes | Session

@@ -1,0 +1,198 @@
+"""A mailbox partition as a fold: letters in, rows, timers and effects out, the same for the same log."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Final, Literal, Protocol
+
+import msgspec
+
+from streams import users
+from streams.effects import Effect, Refused, SegmentChange
+from streams.errors import BadInput, BadState
+from streams.events import Attributes, CustomEvent, Event, Purchase
+from streams.mailbox import Cause, Happening, Letter, Outcome, Switch, Tick
+from streams.profiles.row import User, new_user
+from streams.sends import Send
+from streams.workspace import Workspace
+
+ClockMode = Literal["wall", "stream"]
+
+
+class Totals(msgspec.Struct):
+    """What has happened in a partition since its state began."""
+
+    users: int = 0
+    purchases: int = 0
+    custom_events: int = 0
+    attributes: int = 0
+    sessions: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    revenue: dict[str, Decimal] = {}
+    entered: dict[str, int] = {}
+    left: dict[str, int] = {}
+    sends: dict[str, int] = {}
+    timers: int = 0
+
+
+class Position(msgspec.Struct):
+    """Where a partition's fold stands: everything but rows and timers that the next letter depends on."""
+
+    next_offset: int = 0
+    clock_ms: int = 0
+    version: int = -1
+    causes: dict[str, list[int]] = {}
+    totals: Totals = msgspec.field(default_factory=Totals)
+
+
+class Rows(Protocol):
+    """The partition's rows and their due timers, as the fold sees them."""
+
+    def get(self, user_key: str) -> User | None:
+        """The user's row, owned by the caller until `put`; None for a user never seen."""
+
+    def put(self, user_key: str, user: User, old_timer_ms: int | None) -> None:
+        """Keep a changed row, and move its due entry from `old_timer_ms` to the row's `timer_ms`."""
+
+    def next_due(self, until_ms: int) -> tuple[int, str] | None:
+        """The earliest due timer at or before `until_ms` as (due, user), ties in order of user; else None."""
+
+
+AHEAD_MAX_MS: Final = 60_000
+
+
+class Fold:
+    """Applies letters to one partition. Not resumable after an exception: drop it and start from the store."""
+
+    def __init__(
+        self, rows: Rows, position: Position, clock: ClockMode, workspace_of: Callable[[int], Workspace]
+    ) -> None:
+        """Continue at `position`; `workspace_of` gives the compiled workspace of a version."""
+        self.rows = rows
+        self.position = position
+        self.effects: list[Effect] = []
+        self._clock: ClockMode = clock
+        self._workspace_of = workspace_of
+        self._workspace = workspace_of(position.version)
+
+    @property
+    def workspace(self) -> Workspace:
+        """The workspace version in force."""
+        return self._workspace
+
+    def time_of(self, letter: Letter, append_ms: int) -> int:
+        """The time at which a letter is decided: the running maximum of append times, or of event times."""
+        clock_ms = self.position.clock_ms
+        if self._clock == "wall":
+            return max(clock_ms, append_ms)
+        if isinstance(letter, Tick):
+            return max(clock_ms, letter.at_ms)
+        if isinstance(letter, Happening) and not isinstance(letter.event, Attributes):
+            return max(clock_ms, letter.event.time_ms)
+        return clock_ms
+
+    def fire_next(self, until_ms: int) -> bool:
+        """Fire the earliest timer due at or before `until_ms` at its own due time; False if there is none.
+
+        A timer armed in the past fires at the clock.
+        """
+        due = self.rows.next_due(until_ms)
+        if due is None:
+            return False
+        due_ms, user_key = due
+        user = self.rows.get(user_key)
+        if user is None or user.timer_ms != due_ms:
+            raise BadState(f"a timer at {due_ms} has no row that armed it; rebuild the due index")
+        position = self.position
+        position.clock_ms = max(position.clock_ms, due_ms)
+        position.totals.timers += 1
+        effects = users.decide_timer(user, user_key, max(position.clock_ms, user.now_ms), self._workspace)
+        self._keep(user_key, user, due_ms, effects)
+        return True
+
+    def apply(self, key: bytes, value: bytes, letter: Letter, now_ms: int) -> None:
+        """Apply one letter at `now_ms`, after every timer due by then has fired.
+
+        Letters whose cause is not above the highest applied one of their source are dropped: a crashed
+        and repeated intake appended them twice.
+        """
+        position = self.position
+        position.clock_ms = now_ms
+        position.next_offset += 1
+        if isinstance(letter, Happening):
+            if self._is_above(letter.cause):
+                self._happen(key.decode(), value, letter, now_ms)
+        elif isinstance(letter, Outcome):
+            self._outcome(key.decode(), letter)
+        elif isinstance(letter, Switch) and letter.version > position.version:
+            position.version = letter.version
+            self._workspace = self._workspace_of(letter.version)
+
+    def _is_above(self, cause: Cause) -> bool:
+        source = f"{cause.topic_id}/{cause.partition}"
+        highest = self.position.causes.get(source)
+        if highest is not None and [cause.offset, cause.item] <= highest:
+            return False
+        self.position.causes[source] = [cause.offset, cause.item]
+        return True
+
+    def _happen(self, user_key: str, value: bytes, letter: Happening, now_ms: int) -> None:
+        user = self.rows.get(user_key)
+        is_new = user is None
+        if user is None:
+            user = new_user(now_ms)
+        old_timer_ms = user.timer_ms
+        now_ms = max(now_ms, user.now_ms)
+        totals = self.position.totals
+        try:
+            effects = users.decide_event(
+                user, user_key, letter.event, letter.cause, now_ms, self._workspace, is_new=is_new
+            )
+        except BadInput as error:
+            totals.refused += 1
+            if not is_new:
+                self.rows.put(user_key, user, old_timer_ms)
+            self.effects.append(Refused(error.reason, error.field, error.detail, letter.cause, user_key, now_ms, value))
+            return
+        totals.users += is_new
+        if effects is None:
+            totals.duplicates += 1
+            effects = []
+        else:
+            _count(totals, letter.event)
+        self._keep(user_key, user, old_timer_ms, effects)
+
+    def _outcome(self, user_key: str, outcome: Outcome) -> None:
+        user = self.rows.get(user_key)
+        if user is not None:
+            self._keep(user_key, user, user.timer_ms, users.decide_outcome(user, user_key, outcome))
+
+    def _keep(self, user_key: str, user: User, old_timer_ms: int | None, effects: list[Effect]) -> None:
+        self.rows.put(user_key, user, old_timer_ms)
+        totals = self.position.totals
+        for effect in effects:
+            if isinstance(effect, SegmentChange):
+                crossed = totals.entered if effect.entered else totals.left
+                crossed[effect.segment] = crossed.get(effect.segment, 0) + 1
+            elif isinstance(effect, Send):
+                totals.sends[effect.campaign] = totals.sends.get(effect.campaign, 0) + 1
+        self.effects.extend(effects)
+
+    def take_effects(self) -> list[Effect]:
+        """The effects since the last call, in order."""
+        effects, self.effects = self.effects, []
+        return effects
+
+
+def _count(totals: Totals, event: Event) -> None:
+    if isinstance(event, Purchase):
+        totals.purchases += 1
+        amount = totals.revenue.get(event.currency, Decimal(0)) + event.price * event.quantity
+        totals.revenue[event.currency] = amount
+    elif isinstance(event, CustomEvent):
+        totals.custom_events += 1
+    elif isinstance(event, Attributes):
+        totals.attributes += 1
+    else:
+        totals.sessions += 1
+

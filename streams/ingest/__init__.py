@@ -1,0 +1,1 @@
+"""One file per door format: from its outside shape to events and per-item errors."""

@@ -1,0 +1,165 @@
+"""A record of the events topic: one object with a `type`, or a whole track body."""
+
+from typing import Final
+
+import msgspec
+
+from streams import track
+from streams.errors import BadInput
+from streams.events import Event
+
+RECORD_BYTES_MAX: Final = 4 * 1024 * 1024
+ITEMS_MAX: Final = 10_000
+
+
+class Routed(msgspec.Struct, frozen=True):
+    """An event of one user, and its index within the record."""
+
+    user: str
+    event: Event
+    item: int
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """An item of the record that cannot be used; item 0 also stands for the whole record."""
+
+    item: int
+    reason: str
+    field: str
+    detail: str
+
+
+class End(msgspec.Struct, frozen=True):
+    """The replay ends here: bring the partition's clock to `at_ms`."""
+
+    at_ms: int
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What one record holds, in order."""
+
+    routed: list[Routed]
+    rejected: list[Rejected]
+    end: End | None = None
+
+
+class _Head(msgspec.Struct):
+    """The parts that tell what a record is; arrays stay raw so that one bad item spoils no other."""
+
+    type: str | None = None
+    external_id: str | None = None
+    time: str | None = None
+    attributes: list[msgspec.Raw] | None = None
+    events: list[msgspec.Raw] | None = None
+    purchases: list[msgspec.Raw] | None = None
+
+
+class _Owner(msgspec.Struct):
+    external_id: str | None = None
+
+
+_head_decoder: Final = msgspec.json.Decoder(_Head)
+_owner_decoder: Final = msgspec.json.Decoder(_Owner)
+_TYPES: Final = ("event", "attributes", "purchase", "session_start", "session_end")
+
+
+def read_record(key: bytes | None, value: bytes, append_ms: int, *, replay: bool = False) -> Reading:
+    """Decode and check one record of the events topic; a pure function of its bytes and append time.
+
+    Args:
+        key: the record's key, the external id, or None to take it from the value.
+        value: JSON, at most 4 MiB.
+        append_ms: the record's stored append time.
+        replay: under the stream clock, where an `{"type": "end", "time": …}` closes a partition.
+
+    Never raises for bad input: whatever cannot be used is in `rejected`, the rest in `routed`.
+    """
+    try:
+        head = _read_head(value)
+        if head.type == "end" and replay:
+            return Reading([], [], End(track.event_time(head.time, append_ms)))
+        if head.type is not None:
+            return Reading([_alone(head, key, value, append_ms)], [])
+    except BadInput as error:
+        return Reading([], [_rejected(0, error)])
+    return _read_body(head, key, append_ms)
+
+
+def _read_head(value: bytes) -> _Head:
+    if len(value) > RECORD_BYTES_MAX:
+        raise BadInput("too_large", "", f"{len(value)} bytes, at most {RECORD_BYTES_MAX}; split it")
+    if not value.strip():
+        raise BadInput("empty", "", "an empty record; send one JSON object")
+    try:
+        value.decode()
+    except UnicodeDecodeError as error:
+        raise BadInput("invalid_utf8", "", f"byte {error.start} is not UTF-8; encode text as UTF-8") from None
+    head = track.decode_as(_head_decoder, value)
+    if head.type is None and not (head.attributes or head.events or head.purchases):
+        raise BadInput("empty", "", "no `type` and no attributes, events or purchases; send at least one object")
+    return head
+
+
+def _alone(head: _Head, key: bytes | None, value: bytes, append_ms: int) -> Routed:
+    """The event of a record that is one object."""
+    if head.type not in _TYPES:
+        raise BadInput("unknown_type", "type", f"{head.type!r:.60} is not one of {', '.join(_TYPES)}")
+    user = _user(head.external_id, key)
+    if head.type == "event":
+        return Routed(user, track.custom_event(value, append_ms), 0)
+    if head.type == "purchase":
+        return Routed(user, track.purchase(value, append_ms), 0)
+    if head.type == "attributes":
+        return Routed(user, track.attributes(value, append_ms, alone=True), 0)
+    return Routed(user, track.session(value, append_ms, started=head.type == "session_start"), 0)
+
+
+def _read_body(head: _Head, key: bytes | None, append_ms: int) -> Reading:
+    """The items of a track body, in Braze's order: attributes, events, purchases."""
+    kinds = (head.attributes, head.events, head.purchases)
+    parts = [(kind, data) for kind, items in enumerate(kinds) for data in items or ()]
+    if len(parts) > ITEMS_MAX:
+        detail = f"{len(parts)} objects, at most {ITEMS_MAX}; split it"
+        return Reading([], [Rejected(0, "too_many_objects", "", detail)])
+    routed: list[Routed] = []
+    rejected: list[Rejected] = []
+    for item, (kind, data) in enumerate(parts):
+        try:
+            user = _user(track.decode_as(_owner_decoder, data).external_id, key)
+            routed.append(Routed(user, _of_kind(kind, data, append_ms), item))
+        except BadInput as error:
+            rejected.append(_rejected(item, error))
+    return Reading(routed, rejected)
+
+
+def _of_kind(kind: int, data: msgspec.Raw, append_ms: int) -> Event:
+    if kind == 0:
+        return track.attributes(data, append_ms, alone=False)
+    if kind == 1:
+        return track.custom_event(data, append_ms)
+    return track.purchase(data, append_ms)
+
+
+def _user(external_id: str | None, key: bytes | None) -> str:
+    """The external id of an item, which the key must not contradict."""
+    if external_id is None:
+        if not key:
+            raise BadInput("missing_user", "external_id", "no external_id and no key; add one")
+        try:
+            external_id = key.decode()
+        except UnicodeDecodeError:
+            raise BadInput("invalid_utf8", "key", "the key is not UTF-8; use the external id as key") from None
+    size = len(external_id.encode())
+    if not 0 < size <= track.EXTERNAL_ID_BYTES_MAX:
+        raise BadInput(
+            "missing_user" if not size else "bad_value",
+            "external_id",
+            f"{size} bytes; an external id has 1 to {track.EXTERNAL_ID_BYTES_MAX}",
+        )
+    if key is not None and key != external_id.encode():
+        raise BadInput("key_mismatch", "external_id", "the record's key names another user; make them equal")
+    return external_id
+
+
+def _rejected(item: int, error: BadInput) -> Rejected:
+    return Rejected(item, error.reason, error.field, error.detail)

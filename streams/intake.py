@@ -1,0 +1,63 @@
+"""Intake: an events record becomes letters in the mailboxes of its users, or dead letters."""
+
+from functools import lru_cache
+from typing import Final
+
+from streams import topics
+from streams.codec import pack, partition_of
+from streams.dead_letters import dead_letter
+from streams.fold import ClockMode
+from streams.ingest.raw_record import Routed, read_record
+from streams.mailbox import Cause, Happening, Tick
+from streams.records import Output, Record
+
+KNOWN_USERS_MAX: Final = 65_536
+
+
+@lru_cache(KNOWN_USERS_MAX)
+def _partition_of_user(user: str, partitions: int) -> int:
+    """The mailbox partition of a user; remembered, since hashing in Python takes microseconds."""
+    return partition_of(user.encode(), partitions)
+
+
+def route(record: Record, topic_id: str, partition: int, partitions: int, clock: ClockMode) -> list[Output]:
+    """What one record of the events topic puts into mailboxes and dead-letters, in order of its items.
+
+    A pure function of the record's bytes and append time, so that a repeated intake appends the same
+    causes again and the mailboxes drop them. Under the stream clock the events partition i feeds only
+    mailbox i, so that a replay is the same whatever runs when.
+    """
+    replay = clock == "stream"
+    reading = read_record(record.key, record.value, record.append_ms, replay=replay)
+    outputs = []
+    for routed in reading.routed:
+        target = _partition_of_user(routed.user, partitions)
+        if replay and target != partition:
+            detail = f"partition {partition}, expected {target}: a replay is partitioned by external id (murmur2)"
+            outputs.append(_refuse(record, partition, routed.item, "wrong_partition", "external_id", detail))
+        else:
+            outputs.append(_letter(routed, Cause(topic_id, partition, record.offset, routed.item), target))
+    for rejected in reading.rejected:
+        outputs.append(
+            _refuse(record, partition, rejected.item, rejected.reason, rejected.field, rejected.detail)
+        )
+    if reading.end is not None:
+        outputs.append(Output(topics.MAILBOX.name, partition, None, pack(Tick(reading.end.at_ms))))
+    return outputs
+
+
+def _letter(routed: Routed, cause: Cause, target: int) -> Output:
+    return Output(topics.MAILBOX.name, target, routed.user.encode(), pack(Happening(routed.event, cause)))
+
+
+def _refuse(record: Record, partition: int, item: int, reason: str, field: str, detail: str) -> Output:
+    return dead_letter(
+        record,
+        topic=topics.EVENTS.name,
+        partition=partition,
+        item=item,
+        reason=reason,
+        field=field,
+        detail=detail,
+        at_ms=record.append_ms,
+    )

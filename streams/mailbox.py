@@ -1,0 +1,62 @@
+"""What lies in a mailbox partition: everything that can change its users, in order."""
+
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from streams.events import Attributes, CustomEvent, Purchase, Session
+
+OutcomeKind: TypeAlias = Literal["sent", "held", "aborted", "failed"]
+
+
+class Cause(msgspec.Struct, frozen=True, array_like=True):
+    """Where a record came from: the source's topic id, partition and offset, and the item within it.
+
+    Causes of one source partition only rise, so a partition that keeps the highest one it applied can
+    drop whatever a crashed and repeated intake appends again.
+    """
+
+    topic_id: str
+    partition: int
+    offset: int
+    item: int
+
+
+class Happening(msgspec.Struct, frozen=True, array_like=True, tag="happening"):
+    """Something that happened to the user of the record's key."""
+
+    event: CustomEvent | Purchase | Attributes | Session
+    cause: Cause
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome"):
+    """What became of a dispatch; a final one is never replaced."""
+
+    dispatch_id: str
+    attempt: int
+    kind: OutcomeKind
+    at_ms: int
+    reason: str = ""
+    address: str = ""
+
+
+class Tick(msgspec.Struct, frozen=True, array_like=True, tag="tick"):
+    """Time has come this far; nothing else. In wall mode the record's own append time counts."""
+
+    at_ms: int
+
+
+class Switch(msgspec.Struct, frozen=True, array_like=True, tag="switch"):
+    """From here on the workspace version `version` (an offset of the definitions topic) holds."""
+
+    version: int
+
+
+Letter: TypeAlias = Happening | Outcome | Tick | Switch
+
+_decoder: Final = msgspec.msgpack.Decoder(Letter)
+
+
+def decode_letter(value: bytes) -> Letter:
+    """The letter in a mailbox record; our own agents wrote it, so a failure is a defect and raises."""
+    return _decoder.decode(value)

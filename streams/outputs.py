@@ -1,0 +1,67 @@
+"""Effects as records: each to its topic, keyed by user, in the partition that decided it."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from streams import topics
+from streams.codec import to_json
+from streams.dead_letters import dead_letter
+from streams.effects import CurrentsRecord, Effect, Refused, SegmentChange
+from streams.records import Output, Record
+from streams.sends import Send
+from streams.times import format_time
+
+
+def to_outputs(effects: Iterable[Effect], partition: int) -> list[Output]:
+    """The records that carry the effects, in their order."""
+    return [_OUTPUT_OF[type(effect)](effect, partition) for effect in effects]
+
+
+def _send(effect: Effect, partition: int) -> Output:
+    assert isinstance(effect, Send)
+    return Output(topics.SENDS[effect.channel].name, partition, effect.user.encode(), to_json(effect))
+
+
+class _Change(msgspec.Struct):
+    """The JSON of a segment change, for anyone who wants the stream."""
+
+    segment: str
+    external_id: str
+    change: str
+    time: str
+
+
+def _change(effect: Effect, partition: int) -> Output:
+    assert isinstance(effect, SegmentChange)
+    change = _Change(effect.segment, effect.user, "enter" if effect.entered else "leave", format_time(effect.time_ms))
+    return Output(topics.SEGMENT_CHANGES.name, partition, effect.user.encode(), to_json(change))
+
+
+def _currents(effect: Effect, partition: int) -> Output:
+    assert isinstance(effect, CurrentsRecord)
+    key = str(effect.fields["external_user_id"]).encode()
+    return Output(topics.CURRENTS.name, partition, key, to_json(effect))
+
+
+def _refused(effect: Effect, partition: int) -> Output:
+    assert isinstance(effect, Refused)
+    record = Record(effect.cause.offset, effect.now_ms, effect.user.encode(), effect.raw)
+    return dead_letter(
+        record,
+        topic=topics.EVENTS.name,
+        partition=effect.cause.partition,
+        item=effect.cause.item,
+        reason=effect.reason,
+        field=effect.field,
+        detail=effect.detail,
+        at_ms=effect.now_ms,
+    )._replace(partition=partition)
+
+
+_OUTPUT_OF = {
+    Send: _send,
+    SegmentChange: _change,
+    CurrentsRecord: _currents,
+    Refused: _refused,
+}

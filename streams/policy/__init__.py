@@ -1,0 +1,1 @@
+"""May this message go now, later, or never? One file per rule."""

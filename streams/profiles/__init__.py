@@ -1,0 +1,1 @@
+"""What is known of a user, and how what happens changes it."""

@@ -1,0 +1,145 @@
+"""What an event changes in a row, and the names of what changed."""
+
+from decimal import Decimal
+from typing import Final
+
+from streams.errors import BadInput
+from streams.events import Attributes, CustomEvent, Properties, Purchase, Session
+from streams.ids import event_id_hash
+from streams.profiles.counters import AmountWindow, Counter, CountWindow, count_once
+from streams.profiles.row import User
+from streams.segments.series import AmountSeries, CountSeries, SeriesIndex
+from streams.times import DAY_MS
+
+SEEN_MAX: Final = 1_000
+ROW_ATTRIBUTES_MAX: Final = 1_000
+ROW_NAMES_MAX: Final = 1_000
+_SEEN_SIZE: Final = 12
+
+Changes = list[str]
+
+
+def seen_before(user: User, event_id: str, now_ms: int) -> bool:
+    """Whether the event id was applied to this user within 24 h; if not, remember it.
+
+    At most the newest 1,000 ids are remembered. Ids stand as 64-bit hashes, so a wrong "seen" has a
+    chance of about 1 in 10^16 for a full memory.
+    """
+    seen = user.seen
+    if seen:
+        oldest_s = (now_ms - DAY_MS) // 1000
+        start = 0
+        while start < len(seen) and int.from_bytes(seen[start + 8 : start + 12], "big") < oldest_s:
+            start += _SEEN_SIZE
+        seen = seen[start:]
+    mark = event_id_hash(event_id)
+    at = seen.find(mark)
+    while at >= 0 and at % _SEEN_SIZE:
+        at = seen.find(mark, at + 1)
+    if at >= 0:
+        user.seen = seen
+        return True
+    full = len(seen) >= SEEN_MAX * _SEEN_SIZE
+    user.seen = (seen[_SEEN_SIZE:] if full else seen) + mark + (now_ms // 1000).to_bytes(4, "big")
+    return False
+
+
+def apply_attributes(user: User, event: Attributes) -> Changes:
+    """Set or delete profile fields; only real changes are named, as `attribute:<path>`.
+
+    Raises:
+        BadInput: `row_limit` when the user would have more than 1,000 attributes; nothing is changed.
+    """
+    attributes = user.attributes
+    new = sum(1 for path, value in event.values.items() if value is not None and path not in attributes)
+    if new and len(attributes) + new > ROW_ATTRIBUTES_MAX:
+        raise BadInput("row_limit", "", f"the user would have more than {ROW_ATTRIBUTES_MAX} attributes")
+    changes = []
+    for path, value in event.values.items():
+        old = attributes.get(path)
+        if value is None:
+            if attributes.pop(path, None) is None:
+                continue
+        elif type(old) is type(value) and old == value:
+            continue
+        else:
+            attributes[path] = value
+        changes.append(f"attribute:{path}")
+    return changes
+
+
+def apply_event(user: User, event: CustomEvent, index: SeriesIndex, now_ms: int) -> Changes:
+    """Count a custom event and the series that watch it. Raises BadInput(`row_limit`)."""
+    _count(user.events, event.name, event.time_ms, 1)
+    change = f"event:{event.name}"
+    _count_series(user, index, change, event.time_ms, 1, Decimal(0), event.properties, now_ms)
+    return [change]
+
+
+def apply_purchase(user: User, event: Purchase, index: SeriesIndex, now_ms: int) -> Changes:
+    """Count a purchase, its product and its money, and the series that watch them. Raises BadInput."""
+    quantity = event.quantity
+    _count(user.products, event.product_id, event.time_ms, quantity)
+    if user.purchases is None:
+        user.purchases = count_once(event.time_ms, quantity)
+    else:
+        user.purchases.add(event.time_ms, quantity)
+    amount = event.price * quantity
+    user.money[event.currency] = user.money.get(event.currency, Decimal(0)) + amount
+    changes = ["purchases", f"product:{event.product_id}", f"money:{event.currency}"]
+    for change in changes:
+        _count_series(user, index, change, event.time_ms, quantity, amount, event.properties, now_ms)
+    return changes
+
+
+def apply_session(user: User, event: Session) -> Changes:
+    """Count the start of a session; its end changes nothing yet."""
+    if not event.started:
+        return []
+    if user.sessions is None:
+        user.sessions = count_once(event.time_ms)
+    else:
+        user.sessions.add(event.time_ms)
+    return ["sessions"]
+
+
+def _count(counters: dict[str, Counter], name: str, time_ms: int, quantity: int) -> None:
+    counter = counters.get(name)
+    if counter is not None:
+        counter.add(time_ms, quantity)
+    elif len(counters) < ROW_NAMES_MAX:
+        counters[name] = count_once(time_ms, quantity)
+    else:
+        raise BadInput("row_limit", "", f"the user has {ROW_NAMES_MAX} different names of this kind already")
+
+
+def _count_series(
+    user: User,
+    index: SeriesIndex,
+    change: str,
+    time_ms: int,
+    quantity: int,
+    amount: Decimal,
+    properties: Properties,
+    now_ms: int,
+) -> None:
+    for series in index.get(change, ()):
+        if isinstance(series, CountSeries):
+            if series.matches is None or series.matches(properties):
+                _count_window(user, series, time_ms, quantity)
+        else:
+            _amount_window(user, series, time_ms, amount, now_ms)
+
+
+def _count_window(user: User, series: CountSeries, time_ms: int, quantity: int) -> None:
+    window = user.counts.get(series.key)
+    if window is None:
+        window = user.counts[series.key] = CountWindow(0, [])
+    window.add(time_ms, quantity, series.keep)
+
+
+def _amount_window(user: User, series: AmountSeries, time_ms: int, amount: Decimal, now_ms: int) -> None:
+    window = user.amounts.get(series.key)
+    if window is None:
+        window = user.amounts[series.key] = AmountWindow([], [])
+    window.add(time_ms, amount, now_ms, series.keep_ms)

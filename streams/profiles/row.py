@@ -1,0 +1,95 @@
+"""One user's row: everything that is known and precomputed about a user."""
+
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from streams.errors import BadState
+from streams.events import JSONScalar, Properties
+from streams.profiles.counters import AmountWindow, Counter, CountWindow
+
+ROW_VERSION: Final = 1
+
+
+class CampaignHistory(msgspec.Struct, array_like=True):
+    """How often a user entered a campaign, and when it was last decided."""
+
+    entries: int
+    last_ms: int
+
+
+class Waiting(msgspec.Struct, array_like=True):
+    """An entry into a campaign whose delay has not passed yet; due at `due_ms`."""
+
+    due_ms: int
+    campaign: str
+    entry: int
+    event_properties: Properties
+
+
+class OpenDispatch(msgspec.Struct, array_like=True):
+    """A dispatch whose outcome is awaited, or has been final for less than 72 h."""
+
+    campaign: str
+    channel: str
+    decided_ms: int
+    outcome: str = ""
+    final_ms: int = 0
+
+
+class User(msgspec.Struct, array_like=True):
+    """One user. Fields are only ever appended, so that rows of older versions stay readable.
+
+    `now_ms` is the time of the last decision on this row and never falls. `timer_ms` is the one armed
+    timer; no predicate and no delay changes before it without a record. `seen` holds the ids applied
+    within 24 h as 12-byte entries: 8 bytes of hash, 4 bytes of seconds.
+    """
+
+    version: int
+    incarnation: int
+    created_ms: int
+    now_ms: int
+    timer_ms: int | None = None
+    attributes: dict[str, JSONScalar] = {}
+    events: dict[str, Counter] = {}
+    products: dict[str, Counter] = {}
+    purchases: Counter | None = None
+    sessions: Counter | None = None
+    money: dict[str, Decimal] = {}
+    counts: dict[str, CountWindow] = {}
+    amounts: dict[str, AmountWindow] = {}
+    memberships: dict[str, int] = {}
+    campaigns: dict[str, CampaignHistory] = {}
+    waiting: list[Waiting] = []
+    dispatches: dict[str, OpenDispatch] = {}
+    seen: bytes = b""
+
+
+_encode: Final = msgspec.msgpack.Encoder(decimal_format="string").encode
+_decoder: Final = msgspec.msgpack.Decoder(User)
+
+
+def new_user(now_ms: int) -> User:
+    """The row of a user's first record."""
+    return User(ROW_VERSION, 1, now_ms, now_ms)
+
+
+def encode_row(user: User) -> bytes:
+    """The stored form of a row: the same row always gives the same bytes."""
+    return _encode(user)
+
+
+def decode_row(data: bytes) -> User:
+    """Read a stored row.
+
+    Raises:
+        BadState: the bytes are no row, or of a newer version than this program knows.
+    """
+    try:
+        user = _decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise BadState(f"a user row of {len(data)} bytes does not decode ({error}); restore it from the log") from error
+    if user.version > ROW_VERSION:
+        raise BadState(f"a user row has version {user.version}, this program knows up to {ROW_VERSION}; upgrade it")
+    return user

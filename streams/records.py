@@ -1,0 +1,30 @@
+"""Records of a log, as values: what is read, and what is to be appended."""
+
+from typing import Final, NamedTuple
+
+Headers = tuple[tuple[str, bytes], ...]
+
+# A slice is the unit of work: consecutive records of one partition, within these bounds.
+SLICE_RECORDS_MAX: Final = 2_000
+SLICE_BYTES_MAX: Final = 256 * 1024
+EFFECT_BYTES_MAX: Final = 1024 * 1024
+
+
+class Record(NamedTuple):
+    """One record as it stands in a partition; `append_ms` is the log's own time."""
+
+    offset: int
+    append_ms: int
+    key: bytes | None
+    value: bytes
+    headers: Headers = ()
+
+
+class Output(NamedTuple):
+    """One record to append to a partition of a topic (its short name)."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes
+    headers: Headers = ()

@@ -1,0 +1,1 @@
+"""Who belongs where: filters, their trees, and membership kept exact by record and by timer."""

@@ -1,0 +1,1 @@
+"""One file per filter; each exports one `FILTER`."""

@@ -1,0 +1,63 @@
+"""Did a custom event so often, ever or within a window, with certain properties or any."""
+
+from typing import Final
+
+import msgspec
+
+from streams.codec import to_json
+from streams.events import JSONValue
+from streams.profiles.counters import CountWindow, count_once
+from streams.profiles.row import User
+from streams.segments.condition import compile_where
+from streams.segments.counting import bounds, compile_series_total, compile_total, compile_window
+from streams.segments.filter import Compiled, Count, Duration, Filter, Name, window_ms
+from streams.segments.series import CountSeries
+
+
+class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The event's name, one limit (at least 1 without), and optionally a window and properties."""
+
+    name: Name
+    at_least: Count | None = None
+    at_most: Count | None = None
+    exactly: Count | None = None
+    within: Duration | None = None
+    where: dict[str, JSONValue] | None = None
+
+
+def compile_(params: Params) -> Compiled:
+    """Compile to one or two dict lookups per test."""
+    low, high = bounds(params)
+    change = f"event:{params.name}"
+    within = window_ms(params.within)
+    matches = compile_where(params.where)
+    if within is None and matches is None:
+        return compile_total(low, high, lambda user: _count(user, params.name), change)
+    key = change if matches is None else f"{change}?{to_json(params.where).decode()}"
+    if within is None:
+        return compile_series_total(low, high, CountSeries(key, change, 0, matches))
+    keep = max(low, 0 if high is None else high + 1)
+    return compile_window(low, high, CountSeries(key, change, keep, matches), within)
+
+
+def _count(user: User, name: str) -> int:
+    counter = user.events.get(name)
+    return counter.count if counter else 0
+
+
+_DID: Final = User(1, 1, 0, 5_000, events={"like": count_once(4_000)}, counts={"event:like": CountWindow(1, [4_000])})
+
+FILTER: Final = Filter(
+    name="event",
+    label="Did custom event",
+    params=Params,
+    compile=compile_,
+    examples=(
+        ({"name": "like"}, _DID, 5_000, True),
+        ({"name": "like", "at_least": 2}, _DID, 5_000, False),
+        ({"name": "like", "within": "1s"}, _DID, 4_999, True),
+        ({"name": "like", "within": "1s"}, _DID, 5_000, False),
+        ({"name": "share", "at_most": 0}, _DID, 5_000, True),
+        ({"name": "share", "exactly": 0, "within": "1d"}, _DID, 5_000, True),
+    ),
+)

@@ -1,0 +1,28 @@
+"""A send: one message to one user, decided, not yet rendered."""
+
+from typing import Final
+
+import msgspec
+
+from streams.events import JSONScalar, Properties
+
+
+class Send(msgspec.Struct, frozen=True):
+    """What the delivery agent needs to render and send one dispatch without reading the user again.
+
+    `profile` and `custom` hold only the fields that the campaign's templates read, as they were when
+    the send was decided. `version` is the workspace version whose templates apply.
+    """
+
+    dispatch_id: str
+    campaign: str
+    channel: str
+    user: str
+    version: int
+    decided_ms: int
+    profile: dict[str, JSONScalar]
+    custom: dict[str, JSONScalar]
+    event_properties: Properties
+
+
+decode_send: Final = msgspec.json.Decoder(Send).decode

@@ -1,0 +1,88 @@
+"""Times and durations as text, and as whole milliseconds of the Unix epoch (UTC)."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+DAY_MS: Final = 86_400_000
+HOUR_MS: Final = 3_600_000
+SECOND_MS: Final = 1_000
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_UNITS_S: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_DURATION: Final = re.compile(r"(\d{1,9})([dhms])")
+_FALLBACK_FORMATS: Final = (
+    "%Y-%m-%dT%H:%M:%S:%f%z",
+    "%Y-%m-%dT%H:%M:%S:%fZ",
+    "%m/%d/%Y",
+    "%a %m %d %H:%M:%S.%z %Y",
+)
+
+
+def parse_time(text: str) -> int:
+    """Milliseconds of a time as Braze accepts it: ISO 8601 and its listed variants; no offset means UTC.
+
+    Raises:
+        ValueError: the text is no time.
+    """
+    return milliseconds(_parse(text))
+
+
+def milliseconds(moment: datetime) -> int:
+    """Whole milliseconds since 1970 of a moment; one without a zone is UTC."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // _MILLISECOND
+
+
+def _parse(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        for pattern in _FALLBACK_FORMATS:
+            try:
+                return datetime.strptime(text, pattern)  # noqa: DTZ007 (no offset is UTC, added by the caller)
+            except ValueError:
+                continue
+    raise ValueError(f"{text!r} is not a time; write ISO 8601, such as 2026-01-31T12:00:00Z")
+
+
+def format_time(time_ms: int) -> str:
+    """ISO 8601 with milliseconds and Z; years 1 to 9999."""
+    moment = _EPOCH + timedelta(milliseconds=time_ms)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
+
+
+def hour_of(time_ms: int) -> str:
+    """The UTC hour as `YYYY-MM-DD-HH`, the date key of export files."""
+    return (_EPOCH + timedelta(milliseconds=time_ms)).strftime("%Y-%m-%d-%H")
+
+
+def parse_duration(text: str) -> int:
+    """Milliseconds of a duration such as `90d`, `1h 30m` or `0s`; a day has 86,400 s.
+
+    Raises:
+        ValueError: the text is no duration.
+    """
+    total_s = 0
+    parts = text.split()
+    for part in parts:
+        match = _DURATION.fullmatch(part)
+        if match is None:
+            raise ValueError(f"{text!r} is not a duration; write for example 90d, 12h, 30m, 1s or '1d 12h'")
+        total_s += int(match[1]) * _UNITS_S[match[2]]
+    if not parts:
+        raise ValueError("an empty text is not a duration; write for example 90d")
+    return total_s * SECOND_MS
+
+
+def format_duration(duration_ms: int) -> str:
+    """The shortest text that `parse_duration` reads back, to the second."""
+    rest = duration_ms // SECOND_MS
+    parts = []
+    for unit, size in _UNITS_S.items():
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return " ".join(parts) or "0s"

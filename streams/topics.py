@@ -1,0 +1,48 @@
+"""Every topic as data: its name, who writes it, how it is kept."""
+
+from typing import Final, Literal
+
+import msgspec
+
+PARTITIONS_DEFAULT: Final = 8
+PARTITIONS_MAX: Final = 1024
+
+
+class Topic(msgspec.Struct, frozen=True):
+    """One topic of the catalogue; the full name is `<app>.<name>`.
+
+    `retention_s` bounds how long a record is kept behind its readers; None keeps the newest per key.
+    """
+
+    name: str
+    writer: str
+    meaning: str
+    cleanup: Literal["delete", "compact"] = "delete"
+    retention_s: int | None = 7 * 86_400
+
+
+EVENTS: Final = Topic("events", "producers and doors", "What happened, as JSON, keyed by external id.")
+MAILBOX: Final = Topic("mailbox", "intake, delivery, ticker", "All that can change a user, in order. Internal.")
+SEGMENT_CHANGES: Final = Topic("segment-changes", "users", "A user entered or left a segment.")
+CURRENTS: Final = Topic("currents", "users", "Engagement and behaviour records, for exports.")
+DEAD_LETTERS: Final = Topic("dead-letters", "intake, users", "Refused records, raw, with their position.")
+DEFINITIONS: Final = Topic(
+    "definitions", "operators", "Workspace versions, whole.", cleanup="compact", retention_s=None
+)
+
+CHANNEL_NAMES: Final = ("email", "log", "webhook")
+SENDS: Final = {
+    channel: Topic(f"sends.{channel}", "users", f"Dispatches decided for the channel {channel}.")
+    for channel in CHANNEL_NAMES
+}
+
+CATALOGUE: Final = (
+    EVENTS,
+    MAILBOX,
+    *SENDS.values(),
+    SEGMENT_CHANGES,
+    CURRENTS,
+    DEAD_LETTERS,
+    DEFINITIONS,
+)
+BY_NAME: Final = {topic.name: topic for topic in CATALOGUE}

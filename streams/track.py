@@ -1,0 +1,203 @@
+"""The objects of `/users/track`: from JSON to events, strictly, with errors that name the field."""
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+
+from streams.errors import BadInput
+from streams.events import Attributes, CustomEvent, JSONValue, Properties, Purchase, Session
+from streams.profiles.fields import STANDARD, check_standard
+from streams.times import DAY_MS, parse_time
+
+DEPTH_MAX: Final = 32
+PROPERTIES_MAX: Final = 256
+ATTRIBUTES_MAX: Final = 1_000
+EXTERNAL_ID_BYTES_MAX: Final = 987
+QUANTITY_MAX: Final = 100
+PRICE_MAX: Final = Decimal(10) ** 12
+PRICE_DECIMALS_MAX: Final = 8
+_INT_MIN: Final = -(2**63)
+_INT_MAX: Final = 2**64 - 1
+_CURRENCY: Final = re.compile(r"[A-Za-z]{3}")
+_FIELD: Final = re.compile(r" - at `\$\.?(.*)`$")
+_MISSING: Final = re.compile(r"missing required field `(\w+)`")
+
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+
+
+class _EventObject(msgspec.Struct):
+    name: _Name
+    time: str | None = None
+    properties: dict[str, Any] | None = None
+    id: _Id | None = None
+
+
+class _PurchaseObject(msgspec.Struct):
+    product_id: _Name
+    currency: str
+    price: Decimal
+    quantity: Annotated[int, msgspec.Meta(ge=1, le=QUANTITY_MAX)] = 1
+    time: str | None = None
+    properties: dict[str, Any] | None = None
+    id: _Id | None = None
+
+
+class _SessionObject(msgspec.Struct):
+    time: str | None = None
+    app_id: str | None = None
+    session_id: str | None = None
+    id: _Id | None = None
+
+
+_Shape = TypeVar("_Shape")
+_event_decoder: Final = msgspec.json.Decoder(_EventObject)
+_purchase_decoder: Final = msgspec.json.Decoder(_PurchaseObject)
+_session_decoder: Final = msgspec.json.Decoder(_SessionObject)
+_object_decoder: Final = msgspec.json.Decoder(dict[str, Any])
+_NOT_ATTRIBUTES: Final = frozenset({"external_id", "_update_existing_only"})
+_NOT_ATTRIBUTES_ALONE: Final = _NOT_ATTRIBUTES | {"type", "id", "time"}
+_UNSUPPORTED_ATTRIBUTES: Final = frozenset(
+    {"braze_id", "user_alias", "push_token_import", "push_tokens", "subscription_groups", "_merge_objects"}
+)
+
+
+def decode_as(decoder: "msgspec.json.Decoder[_Shape]", data: bytes | msgspec.Raw) -> _Shape:
+    """Decode JSON into the decoder's type.
+
+    Raises:
+        BadInput: `invalid_utf8`, `too_deep`, `wrong_type`, `missing_field` or `not_json`, with the field's path.
+    """
+    try:
+        return decoder.decode(data)
+    except RecursionError:
+        raise BadInput("too_deep", "", f"nested deeper than {DEPTH_MAX} levels; flatten it") from None
+    except UnicodeDecodeError as error:
+        raise BadInput("invalid_utf8", "", f"not UTF-8: {error.reason}; encode text as UTF-8") from None
+    except msgspec.ValidationError as error:
+        raise _from_validation(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise BadInput("not_json", "", f"{error}; send one JSON object") from None
+
+
+def _from_validation(text: str) -> BadInput:
+    """Say in our words what msgspec found, and where."""
+    missing = _MISSING.search(text)
+    if missing is not None:
+        return BadInput("missing_field", missing[1], "required; add it")
+    at = _FIELD.search(text)
+    return BadInput("wrong_type", at[1] if at else "", _FIELD.sub("", text))
+
+
+def custom_event(data: bytes | msgspec.Raw, append_ms: int) -> CustomEvent:
+    """The custom event in an event object. Raises BadInput."""
+    wire = decode_as(_event_decoder, data)
+    properties = _properties(wire.properties)
+    return CustomEvent(wire.name, event_time(wire.time, append_ms), properties, wire.id)
+
+
+def purchase(data: bytes | msgspec.Raw, append_ms: int) -> Purchase:
+    """The purchase in a purchase object; price and quantity are bounded. Raises BadInput."""
+    wire = decode_as(_purchase_decoder, data)
+    if _CURRENCY.fullmatch(wire.currency) is None:
+        raise BadInput("bad_value", "currency", f"{wire.currency[:20]!r} is not an ISO 4217 code such as USD")
+    _check_price(wire.price)
+    return Purchase(
+        wire.product_id,
+        wire.currency.upper(),
+        wire.price,
+        wire.quantity,
+        event_time(wire.time, append_ms),
+        _properties(wire.properties),
+        wire.id,
+    )
+
+
+def _check_price(price: Decimal) -> None:
+    if not price.is_finite():
+        raise BadInput("bad_value", "price", f"{price} is not a finite number")
+    exponent = price.as_tuple().exponent
+    if abs(price) > PRICE_MAX or (isinstance(exponent, int) and exponent < -PRICE_DECIMALS_MAX):
+        raise BadInput(
+            "bad_value",
+            "price",
+            f"beyond ±{PRICE_MAX:.0f} or finer than {PRICE_DECIMALS_MAX} decimals; send the price in units",
+        )
+
+
+def session(data: bytes | msgspec.Raw, append_ms: int, *, started: bool) -> Session:
+    """The session start or end in an object. Raises BadInput."""
+    wire = decode_as(_session_decoder, data)
+    return Session(started, event_time(wire.time, append_ms), wire.app_id, wire.session_id, wire.id)
+
+
+def attributes(data: bytes | msgspec.Raw, append_ms: int, *, alone: bool) -> Attributes:
+    """The profile fields in an attributes object. Raises BadInput.
+
+    An object that stands alone in a record has its `type`, `id` and `time` taken out; inside a track
+    body those are names of custom attributes like any other.
+    """
+    wire = decode_as(_object_decoder, data)
+    not_attributes = _NOT_ATTRIBUTES_ALONE if alone else _NOT_ATTRIBUTES
+    values = {name: value for name, value in wire.items() if name not in not_attributes}
+    if len(values) > ATTRIBUTES_MAX:
+        raise BadInput("too_many_attributes", "", f"{len(values)} attributes, at most {ATTRIBUTES_MAX}; split it")
+    for name, value in values.items():
+        _check_attribute(name, value)
+    event_id = wire.get("id") if alone else None
+    if event_id is not None and not isinstance(event_id, str):
+        raise BadInput("wrong_type", "id", "Expected `str`")
+    time = wire.get("time") if alone else None
+    if time is not None and not isinstance(time, str):
+        raise BadInput("wrong_type", "time", "Expected `str`")
+    return Attributes(values, event_time(time, append_ms), event_id)
+
+
+def _check_attribute(name: str, value: JSONValue) -> None:
+    if name in _UNSUPPORTED_ATTRIBUTES:
+        raise BadInput("unsupported_attribute", name, "not supported yet; leave it out")
+    if not 0 < len(name) <= 255:
+        raise BadInput("bad_value", name[:40], "an attribute's name has 1 to 255 characters")
+    if isinstance(value, list | dict):
+        raise BadInput("unsupported_attribute", name, "only text, numbers, booleans and null; no array or object yet")
+    if type(value) is int and not _INT_MIN <= value <= _INT_MAX:
+        raise BadInput("bad_value", name, "an integer beyond 64 bits; send it as text")
+    if name in STANDARD:
+        check_standard(name, value)
+
+
+def _properties(properties: dict[str, Any] | None) -> Properties:
+    """Check count, depth and integers of an event's properties."""
+    if not properties:
+        return {}
+    if len(properties) > PROPERTIES_MAX:
+        raise BadInput("too_many_properties", "properties", f"{len(properties)} properties, at most {PROPERTIES_MAX}")
+    todo: list[tuple[JSONValue, int]] = [(value, 2) for value in properties.values()]
+    while todo:
+        value, depth = todo.pop()
+        if type(value) is int:
+            if not _INT_MIN <= value <= _INT_MAX:
+                raise BadInput("bad_value", "properties", "an integer beyond 64 bits; send it as text")
+        elif isinstance(value, list | dict):
+            if depth >= DEPTH_MAX:
+                raise BadInput("too_deep", "properties", f"nested deeper than {DEPTH_MAX} levels; flatten it")
+            inner = value.values() if isinstance(value, dict) else value
+            todo.extend((child, depth + 1) for child in inner)
+    return properties
+
+
+def event_time(text: str | None, append_ms: int) -> int:
+    """The object's time: absent or up to a day ahead means now, further ahead is refused."""
+    if text is None:
+        return append_ms
+    try:
+        time_ms = parse_time(text)
+    except (ValueError, OverflowError):
+        raise BadInput("bad_value", "time", f"{text[:40]!r} is not ISO 8601 such as 2026-01-31T12:00:00Z") from None
+    if time_ms <= append_ms:
+        return time_ms
+    if time_ms > append_ms + DAY_MS:
+        raise BadInput("time_in_future", "time", f"{text[:40]} lies more than 24 h ahead; check the clock or the unit")
+    return append_ms

@@ -1,0 +1,146 @@
+"""One user's decisions: what a letter or a timer changes in the row, and what it asks for.
+
+Every function takes the row as its owner's, changes it in place and returns the effects in order. `now_ms`
+is never below the row's own last time.
+"""
+
+from typing import TypeAlias
+
+from streams import currents
+from streams.campaigns.enter import enter, forget_old, record_outcome, release, started
+from streams.campaigns.trigger import Campaign
+from streams.effects import CurrentsRecord, Effect, SegmentChange
+from streams.events import Attributes, CustomEvent, Event, Properties, Purchase
+from streams.mailbox import Cause, Outcome
+from streams.profiles.apply import (
+    Changes,
+    apply_attributes,
+    apply_event,
+    apply_purchase,
+    apply_session,
+    seen_before,
+)
+from streams.profiles.row import User
+from streams.segments.filter import earliest
+from streams.segments.membership import affected, next_change, update_memberships
+from streams.workspace import Workspace
+
+Effects: TypeAlias = list[Effect]
+
+
+def decide_event(
+    user: User, user_key: str, event: Event, cause: Cause, now_ms: int, workspace: Workspace, *, is_new: bool
+) -> Effects | None:
+    """Apply an event to the row.
+
+    Audiences of event and purchase triggers are checked on the state before the event, those of
+    segment and attribute triggers after it.
+
+    Returns:
+        The effects in order, or None if the event's id was applied to this user within 24 h.
+
+    Raises:
+        BadInput: the row cannot take the event (a limit); nothing of the event is in the row then.
+    """
+    user.now_ms = now_ms
+    if event.id is not None and seen_before(user, event.id, now_ms):
+        return None
+    if user.dispatches:
+        forget_old(user)
+    properties = event.properties if isinstance(event, CustomEvent | Purchase) else {}
+    starting = [
+        campaign
+        for signal in _signals(event)
+        for campaign in started(user, workspace, signal, now_ms, properties)
+    ]
+    changes, effects = _apply(user, user_key, event, cause, now_ms, workspace)
+    for campaign in starting:
+        effects += enter(user, user_key, campaign, workspace, now_ms, event.time_ms, properties)
+    ordinals = range(len(workspace.segments)) if is_new else affected(workspace, changes)
+    effects += _cross(user, user_key, workspace, ordinals, now_ms)
+    if isinstance(event, Attributes):
+        for change in changes:
+            if event.values[change.partition(":")[2]] is not None:
+                effects += _start(user, user_key, workspace, change, now_ms, event.time_ms)
+    _arm(user, workspace, ordinals, now_ms)
+    return effects
+
+
+def _signals(event: Event) -> tuple[str, ...]:
+    """What an event signals to campaigns, before it is applied."""
+    if isinstance(event, CustomEvent):
+        return (f"event:{event.name}",)
+    if isinstance(event, Purchase):
+        return ("purchases", f"product:{event.product_id}")
+    return ()
+
+
+def _apply(
+    user: User, user_key: str, event: Event, cause: Cause, now_ms: int, workspace: Workspace
+) -> tuple[Changes, Effects]:
+    """Write the event into the row; returns what changed and the export records."""
+    if isinstance(event, CustomEvent):
+        changes = apply_event(user, event, workspace.series, now_ms)
+        return changes, [currents.custom_event(user_key, event, cause)]
+    if isinstance(event, Purchase):
+        changes = apply_purchase(user, event, workspace.series, now_ms)
+        return changes, [*currents.purchases(user_key, event, cause)]
+    if isinstance(event, Attributes):
+        return apply_attributes(user, event), []
+    return apply_session(user, event), [currents.session(user_key, event, cause)]
+
+
+def decide_timer(user: User, user_key: str, now_ms: int, workspace: Workspace) -> Effects:
+    """The armed timer is due: send what has waited, ask the timed segments, arm the next."""
+    user.now_ms = now_ms
+    user.timer_ms = None
+    effects = release(user, user_key, workspace, now_ms)
+    effects += _cross(user, user_key, workspace, workspace.timed, now_ms)
+    _arm(user, workspace, workspace.timed, now_ms)
+    return effects
+
+
+def decide_outcome(user: User, user_key: str, outcome: Outcome) -> Effects:
+    """Write what became of a dispatch. It is decided at the row's own last time and arms nothing."""
+    dispatch = record_outcome(user, outcome)
+    if dispatch is None:
+        return []
+    record: CurrentsRecord | None = currents.message(
+        user_key,
+        campaign=dispatch.campaign,
+        channel=dispatch.channel,
+        dispatch_id=outcome.dispatch_id,
+        outcome=outcome,
+    )
+    return [] if record is None else [record]
+
+
+def _cross(user: User, user_key: str, workspace: Workspace, ordinals: range | list[int] | tuple[int, ...], now_ms: int) -> Effects:
+    """Bring memberships up to date; the changes, then what they start."""
+    effects: Effects = []
+    if not ordinals:
+        return effects
+    for segment, entered in update_memberships(user, workspace, ordinals, now_ms):
+        effects.append(SegmentChange(segment, user_key, entered, now_ms))
+        signal = f"entered:{segment}" if entered else f"left:{segment}"
+        effects += _start(user, user_key, workspace, signal, now_ms, now_ms)
+    return effects
+
+
+def _start(user: User, user_key: str, workspace: Workspace, signal: str, now_ms: int, event_ms: int) -> Effects:
+    """Enter the campaigns that a signal starts on the state as it is."""
+    nothing: Properties = {}
+    effects: Effects = []
+    campaign: Campaign
+    for campaign in started(user, workspace, signal, now_ms):
+        effects += enter(user, user_key, campaign, workspace, now_ms, event_ms, nothing)
+    return effects
+
+
+def _arm(user: User, workspace: Workspace, ordinals: range | list[int] | tuple[int, ...], now_ms: int) -> None:
+    """Arm an earlier timer if one is needed. A later need leaves the armed one: it fires, looks and re-arms."""
+    due_ms = next_change(user, workspace, ordinals, now_ms)
+    if user.waiting:
+        due_ms = earliest([due_ms, *(waiting.due_ms for waiting in user.waiting)])
+    if due_ms is not None and (user.timer_ms is None or due_ms < user.timer_ms):
+        user.timer_ms = due_ms

@@ -1,0 +1,133 @@
+"""A workspace version, compiled: everything the users agent asks of definitions, indexed."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from streams.campaigns.trigger import Campaign, compile_campaign
+from streams.definitions import ALL_CAMPAIGNS, CampaignDefinition, Definitions, SegmentDefinition
+from streams.errors import BadDefinition
+from streams.segments.filter import Compiled
+from streams.segments.predicate import compile_tree
+from streams.segments.series import SeriesIndex, index_series
+
+_Definition = TypeVar("_Definition", SegmentDefinition, CampaignDefinition)
+_Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """One segment, compiled; segments stand in an order in which each follows those it refers to."""
+
+    name: str
+    predicate: Compiled
+
+
+class Workspace(msgspec.Struct, frozen=True):
+    """One version. `index` maps a change to the ordinals of segments it may affect, ascending.
+
+    `timed` holds the ordinals of the segments that time alone can change. `signals` maps what happens
+    to the campaigns it starts, in order of name.
+    """
+
+    version: int
+    digest: str
+    segments: tuple[Segment, ...]
+    index: Mapping[str, tuple[int, ...]]
+    timed: tuple[int, ...]
+    series: SeriesIndex
+    campaigns: Mapping[str, Campaign]
+    signals: Mapping[str, tuple[Campaign, ...]]
+    paused: frozenset[str]
+
+    def is_paused(self, campaign: str) -> bool:
+        """Whether the campaign, or all of them, are paused."""
+        return campaign in self.paused or ALL_CAMPAIGNS in self.paused
+
+
+def compile_workspace(definitions: Definitions, version: int) -> Workspace:
+    """Compile a workspace. Raises BadDefinition with every fault, one per line."""
+    faults: list[str] = []
+    compiled = _each("segments", definitions.segments, _compile_segment, faults)
+    campaigns = _each("campaigns", definitions.campaigns, compile_campaign, faults)
+    faults += _unknown_segments(compiled, campaigns)
+    if faults:
+        raise BadDefinition("\n".join(faults))
+    segments = tuple(Segment(name, compiled[name]) for name in _in_order(compiled))
+    audiences = [campaign.audience for campaign in campaigns.values() if campaign.audience is not None]
+    predicates = [segment.predicate for segment in segments] + audiences
+    return Workspace(
+        version,
+        definitions.digest,
+        segments,
+        _index((change, at) for at, segment in enumerate(segments) for change in segment.predicate.reads),
+        tuple(at for at, segment in enumerate(segments) if segment.predicate.changes_at is not None),
+        index_series(series for predicate in predicates for series in predicate.series),
+        campaigns,
+        _index((campaign.signal, campaign) for campaign in campaigns.values()),
+        frozenset(definitions.paused),
+    )
+
+
+def _compile_segment(definition: SegmentDefinition) -> Compiled:
+    return compile_tree(definition.filter)
+
+
+def _each(
+    kind: str,
+    definitions: Sequence[_Definition],
+    compile_one: Callable[[_Definition], _Result],
+    faults: list[str],
+) -> dict[str, _Result]:
+    """Compile each definition under its name; what cannot be compiled is added to `faults`."""
+    compiled: dict[str, _Result] = {}
+    for definition in definitions:
+        try:
+            compiled[definition.name] = compile_one(definition)
+        except BadDefinition as error:
+            faults.append(f"{kind}/{definition.name}: {error}")
+    return compiled
+
+
+def _unknown_segments(segments: Mapping[str, Compiled], campaigns: Mapping[str, Campaign]) -> list[str]:
+    """A fault for every reference to a segment that does not exist."""
+    faults = []
+    for name, predicate in segments.items():
+        faults += [f"segments/{name}: no segment {other!r}" for other in predicate.segments if other not in segments]
+    for campaign in campaigns.values():
+        wanted = list(campaign.audience.segments) if campaign.audience else []
+        kind, _, target = campaign.signal.partition(":")
+        if kind in ("entered", "left"):
+            wanted.append(target)
+        faults += [f"campaigns/{campaign.name}: no segment {other!r}" for other in wanted if other not in segments]
+    return faults
+
+
+def _in_order(segments: Mapping[str, Compiled]) -> list[str]:
+    """Names in an order in which each segment follows those it refers to. Raises BadDefinition for a circle."""
+    order: dict[str, None] = {}
+    open_names: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in order:
+            return
+        if name in open_names:
+            raise BadDefinition(f"segments/{name}: refers to itself through {' -> '.join([*open_names, name])}")
+        open_names.append(name)
+        for other in segments[name].segments:
+            visit(other)
+        open_names.pop()
+        order[name] = None
+
+    for name in sorted(segments):
+        visit(name)
+    return list(order)
+
+
+def _index(pairs: Iterable[tuple[str, _Item]]) -> dict[str, tuple[_Item, ...]]:
+    """Group the second parts by the first, keeping their order."""
+    groups: dict[str, list[_Item]] = {}
+    for key, item in pairs:
+        groups.setdefault(key, []).append(item)
+    return {key: tuple(items) for key, items in groups.items()}

@@ -1,0 +1,1 @@
+"""What is remembered: RocksDB behind typed views, and the log of the embedded transport."""

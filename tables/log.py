@@ -1,0 +1,223 @@
+"""The embedded log: topics and partitions in RocksDB, appended in batches as Kafka appends them."""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from streams.codec import pack
+from streams.errors import BadState
+from streams.records import SLICE_BYTES_MAX, SLICE_RECORDS_MAX, Output, Record
+from tables.store import Batch, Store
+
+TAIL_BYTES_MAX: Final = 512 * 1024
+_BATCH_OVERHEAD: Final = 64
+
+Place = tuple[str, int]
+
+
+class _Chunk(msgspec.Struct, array_like=True):
+    """The value of a log key: the append time and the records [key, value, headers] that share it."""
+
+    append_ms: int
+    rows: list[tuple[bytes | None, bytes, list[tuple[str, bytes]] | None]]
+
+
+_decoder: Final = msgspec.msgpack.Decoder(_Chunk)
+
+
+class Log:
+    """Appends become visible, to readers and to `end`, when the batch they were staged in is written."""
+
+    def __init__(self, store: Store) -> None:
+        """Continue the log that lies in the store."""
+        self._store = store
+        self._ends: dict[Place, int] = {}
+        self._last_ms: dict[Place, int] = {}
+        self._tails: defaultdict[Place, _Tail] = defaultdict(_Tail)
+        self._staged: dict[Place, int] = {}
+        self._changed = asyncio.Event()
+
+    def stage(self, batch: Batch, outputs: Sequence[Output], now_ms: int) -> dict[Place, int]:
+        """Add outputs to a batch, in order; `publish` must follow once it is written.
+
+        All that is staged for a partition at once shares one append time, which never falls.
+
+        Returns:
+            The first offset given in each partition.
+        """
+        groups: dict[Place, list[Output]] = {}
+        for output in outputs:
+            groups.setdefault((output.topic, output.partition), []).append(output)
+        firsts: dict[Place, int] = {}
+        for place, group in groups.items():
+            first = self._staged.get(place, self.end(*place))
+            append_ms = max(now_ms, self._last_ms[place])
+            rows = [(output.key, output.value, list(output.headers) or None) for output in group]
+            batch.put("log", _key(place, first), pack(_Chunk(append_ms, rows)))
+            self._tails[place].add(
+                [Record(first + at, append_ms, out.key, out.value, out.headers) for at, out in enumerate(group)]
+            )
+            self._last_ms[place] = append_ms
+            self._staged[place] = first + len(group)
+            firsts[place] = first
+        return firsts
+
+    def publish(self) -> None:
+        """The batch is written: let readers see what was staged."""
+        self._ends.update(self._staged)
+        self._staged.clear()
+        self._changed.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Wait until something is appended, at most so long."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def wake(self) -> None:
+        """Let a waiting reader look again."""
+        self._changed.set()
+
+    def end(self, topic: str, partition: int) -> int:
+        """The offset that the next record will get."""
+        place = (topic, partition)
+        end = self._ends.get(place)
+        if end is None:
+            found = self._store.last("log", _key(place, 0), _after(place))
+            chunk = _decoder.decode(found[1]) if found else None
+            end = _offset(found[0]) + len(chunk.rows) if found and chunk else 0
+            self._last_ms[place] = chunk.append_ms if chunk else 0
+            self._ends[place] = end
+        return end
+
+    def start(self, topic: str, partition: int) -> int:
+        """The lowest offset still kept; the end if there is none."""
+        place = (topic, partition)
+        for key, _ in self._store.scan("log", _key(place, 0), _after(place), 1):
+            return _offset(key)
+        return self.end(topic, partition)
+
+    def read(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        records_max: int = SLICE_RECORDS_MAX,
+        bytes_max: int = SLICE_BYTES_MAX,
+    ) -> list[Record]:
+        """Records from an offset on, within bounds, but at least one if there is one.
+
+        Raises:
+            BadState: the offset lies below what retention has left.
+        """
+        place = (topic, partition)
+        end = self.end(topic, partition)
+        if offset >= end:
+            return []
+        tail = self._tails.get(place)
+        found = tail.read(offset, end, records_max, bytes_max) if tail else None
+        return found if found else self._read_store(place, offset, records_max, bytes_max)
+
+    def _read_store(self, place: Place, offset: int, records_max: int, bytes_max: int) -> list[Record]:
+        at = self._store.last("log", _key(place, 0), _key(place, offset + 1))
+        if at is None:
+            raise BadState(
+                f"{place[0]}[{place[1]}]: offset {offset} is below the log's start {self.start(*place)}; "
+                "restore the folder from a backup, or start with a new one"
+            )
+        records: list[Record] = []
+        size = 0
+        for key, value in self._store.scan("log", at[0], _after(place)):
+            chunk = _decoder.decode(value)
+            first = _offset(key)
+            for index in range(max(0, offset - first), len(chunk.rows)):
+                row_key, row_value, headers = chunk.rows[index]
+                size += len(row_value) + _BATCH_OVERHEAD
+                if records and (len(records) >= records_max or size > bytes_max):
+                    return records
+                row_headers = tuple((name, data) for name, data in headers or ())
+                records.append(Record(first + index, chunk.append_ms, row_key, row_value, row_headers))
+        return records
+
+    def trim(self, batch: Batch, topic: str, partition: int, below_offset: int, before_ms: int) -> int:
+        """Drop whole chunks that lie below an offset and are older than a time, keeping the last chunk.
+
+        Returns:
+            The number of chunks dropped.
+        """
+        place = (topic, partition)
+        dropped = 0
+        previous: bytes | None = None
+        upto: bytes | None = None
+        for key, value in self._store.scan("log", _key(place, 0), _key(place, below_offset)):
+            if previous is not None:
+                upto = key
+                dropped += 1
+            if _decoder.decode(value).append_ms >= before_ms:
+                break
+            previous = key
+        if upto is not None:
+            batch.delete_range("log", _key(place, 0), upto)
+        return dropped if upto is not None else 0
+
+
+class _Tail:
+    """The newest records of a partition, kept so that readers who are close need no read and no decode."""
+
+    def __init__(self) -> None:
+        self._chunks: deque[tuple[list[Record], int]] = deque()
+        self._size = 0
+
+    def add(self, records: list[Record]) -> None:
+        size = sum(len(record.value) + _BATCH_OVERHEAD for record in records)
+        self._chunks.append((records, size))
+        self._size += size
+        while self._size > TAIL_BYTES_MAX and self._chunks:
+            self._size -= self._chunks.popleft()[1]
+
+    def read(self, offset: int, end: int, records_max: int, bytes_max: int) -> list[Record] | None:
+        """Records from the offset on, below `end`; None when the offset is not in the tail."""
+        if not self._chunks or offset < self._chunks[0][0][0].offset:
+            return None
+        return _bounded(
+            (record for records, _ in self._chunks if records[-1].offset >= offset for record in records),
+            offset,
+            end,
+            records_max,
+            bytes_max,
+        )
+
+
+def _bounded(source: Iterable[Record], offset: int, end: int, records_max: int, bytes_max: int) -> list[Record]:
+    records: list[Record] = []
+    size = 0
+    for record in source:
+        if record.offset < offset:
+            continue
+        size += len(record.value) + _BATCH_OVERHEAD
+        if record.offset >= end or (records and (len(records) >= records_max or size > bytes_max)):
+            break
+        records.append(record)
+    return records
+
+
+def _prefix(place: Place) -> bytes:
+    return place[0].encode() + b"\0" + place[1].to_bytes(2, "big")
+
+
+def _key(place: Place, offset: int) -> bytes:
+    return _prefix(place) + offset.to_bytes(8, "big")
+
+
+def _after(place: Place) -> bytes:
+    return _prefix(place) + b"\xff" * 9
+
+
+def _offset(key: bytes) -> int:
+    return int.from_bytes(key[-8:], "big")

@@ -1,0 +1,110 @@
+"""The state of one mailbox partition: rows over the store, due timers, and the fold's position."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from streams.codec import pack
+from streams.fold import Position
+from streams.profiles.row import User, decode_row, encode_row
+from tables.due import DueIndex
+from tables.store import Batch, Store
+
+_position_decoder: Final = msgspec.msgpack.Decoder(Position)
+
+
+class PartitionState:
+    """Implements `streams.fold.Rows`. Changes live in an overlay until `stage` hands them to a batch.
+
+    The rows of the last slice stay decoded, since the next slice often asks for the same users.
+    """
+
+    def __init__(self, store: Store, partition: int) -> None:
+        """Open the partition's state as of its last written batch."""
+        self.partition = partition
+        self._store = store
+        self._prefix = partition.to_bytes(2, "big")
+        self._dirty: dict[str, User] = {}
+        self._loaded: dict[str, User | None] = {}
+        self._recent: dict[str, User] = {}
+        self.due = DueIndex(store, partition)
+        self.position = self._read_position()
+
+    def _read_position(self) -> Position:
+        data = self._store.get("meta", _position_key(self.partition))
+        return Position() if data is None else _position_decoder.decode(data)
+
+    def load(self, user_keys: Iterable[str]) -> None:
+        """Fetch the rows that a slice will ask for with one multi-get."""
+        misses = sorted({key for key in user_keys if key not in self._dirty and key not in self._recent})
+        values = self._store.get_many("users", [self._prefix + key.encode() for key in misses])
+        self._loaded = {
+            key: None if value is None else decode_row(value) for key, value in zip(misses, values, strict=True)
+        }
+
+    def get(self, user_key: str) -> User | None:
+        """The user's row; the caller owns it until `put`."""
+        user = self._dirty.get(user_key) or self._recent.get(user_key)
+        if user is not None:
+            return user
+        if user_key in self._loaded:
+            return self._loaded[user_key]
+        data = self._store.get("users", self._prefix + user_key.encode())
+        return None if data is None else decode_row(data)
+
+    def put(self, user_key: str, user: User, old_timer_ms: int | None) -> None:
+        """Keep a changed row, and move its due entry."""
+        self._dirty[user_key] = user
+        self.due.move(user_key, old_timer_ms, user.timer_ms)
+
+    def next_due(self, until_ms: int) -> tuple[int, str] | None:
+        """The earliest due timer at or before a time."""
+        return self.due.earliest(until_ms)
+
+    @property
+    def changed(self) -> int:
+        """Rows that a batch would write."""
+        return len(self._dirty)
+
+    def stage(self, batch: Batch) -> None:
+        """Add rows, due entries and position to a batch; the overlay starts anew."""
+        for user_key, user in self._dirty.items():
+            batch.put("users", self._prefix + user_key.encode(), encode_row(user))
+        self.due.stage(batch)
+        batch.put("meta", _position_key(self.partition), pack(self.position))
+        self._recent, self._dirty, self._loaded = self._dirty, {}, {}
+
+
+def _position_key(partition: int) -> bytes:
+    return b"position\0" + partition.to_bytes(2, "big")
+
+
+class UsersView:
+    """Read-only access to rows, for consent checks and for commands; sees what is written."""
+
+    def __init__(self, store: Store) -> None:
+        """Read from the given store."""
+        self._store = store
+
+    def get(self, partition: int, user_key: str) -> User | None:
+        """The row as last written."""
+        data = self._store.get("users", partition.to_bytes(2, "big") + user_key.encode())
+        return None if data is None else decode_row(data)
+
+    def get_many(self, partition: int, user_keys: list[str]) -> list[User | None]:
+        """The rows of several users of a partition, as last written."""
+        prefix = partition.to_bytes(2, "big")
+        found = self._store.get_many("users", [prefix + key.encode() for key in user_keys])
+        return [None if data is None else decode_row(data) for data in found]
+
+    def raw(self, partition: int) -> Iterator[tuple[str, bytes]]:
+        """Every row of a partition as stored, in order of user."""
+        prefix = partition.to_bytes(2, "big")
+        for key, value in self._store.scan("users", prefix, (partition + 1).to_bytes(2, "big")):
+            yield key[2:].decode(), value
+
+    def position(self, partition: int) -> Position:
+        """Where the partition's fold stood at its last batch."""
+        data = self._store.get("meta", _position_key(partition))
+        return Position() if data is None else _position_decoder.decode(data)

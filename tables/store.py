@@ -1,0 +1,157 @@
+"""One RocksDB for a process: column families by name, atomic batches, bounded memory."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    Options,
+    ReadOptions,
+    Rdict,
+    WriteBatch,
+    WriteBufferManager,
+)
+
+from streams.errors import BadState, OutsideFailing
+
+FAMILIES: Final = ("log", "users", "due", "dispatches", "meta")
+CACHE_BYTES: Final = 64 * 1024 * 1024
+WRITE_BUFFERS_BYTES: Final = 48 * 1024 * 1024
+WRITE_BUFFER_BYTES: Final = 12 * 1024 * 1024
+WAL_BYTES_MAX: Final = 128 * 1024 * 1024
+OPEN_FILES_MAX: Final = 512
+BLOOM_BITS: Final = 10
+
+
+class Store:
+    """The database of a data folder. Every method but `sync` is synchronous and holds the GIL for microseconds."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the database.
+
+        Raises:
+            OutsideFailing: another process holds it, or the disk refuses.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        cache = Cache(CACHE_BYTES)
+        manager = WriteBufferManager.new_write_buffer_manager_with_cache(WRITE_BUFFERS_BYTES, False, cache)
+        options = _options(cache)
+        options.set_write_buffer_manager(manager)
+        families = {name: _options(cache) for name in FAMILIES}
+        try:
+            self._db = Rdict(str(path), options, families)
+        except Exception as error:
+            raise OutsideFailing(f"{path}: RocksDB does not open ({error}); is another process using it?") from error
+        self._families = {name: self._db.get_column_family(name) for name in FAMILIES}
+        self._handles = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
+        self._open = True
+
+    def batch(self) -> "Batch":
+        """A new, empty batch."""
+        return Batch(self._handles)
+
+    def write(self, batch: "Batch") -> None:
+        """Write a batch whole or not at all; after kill -9 it is there, after power loss only after `sync`."""
+        self._db.write(batch.raw)
+
+    def get(self, family: str, key: bytes) -> bytes | None:
+        """The value of a key."""
+        value: bytes | None = self._families[family].get(key)
+        return value
+
+    def get_many(self, family: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of several keys, in order; about 2 µs each."""
+        if not keys:
+            return []
+        values: list[bytes | None] | None = self._families[family].get(list(keys))
+        if values is None or len(values) != len(keys):
+            raise BadState(f"{family}: asked for {len(keys)} keys and got {values and len(values)}")
+        return values
+
+    def scan(self, family: str, start: bytes, end: bytes, limit: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values in [start, end), ascending, at most `limit` of them.
+
+        Do not write while the iterator is open beyond a few thousand rows: it pins old files.
+        """
+        bounds = ReadOptions()
+        bounds.set_iterate_upper_bound(end)
+        left = limit
+        for key, value in self._families[family].items(from_key=start, read_opt=bounds):
+            if left is not None:
+                if left == 0:
+                    return
+                left -= 1
+            yield key, value
+
+    def last(self, family: str, start: bytes, end: bytes) -> tuple[bytes, bytes] | None:
+        """The greatest key in [start, end) and its value."""
+        cursor = self._families[family].iter()
+        cursor.seek_for_prev(end)
+        if cursor.valid() and cursor.key() == end:
+            cursor.prev()
+        if cursor.valid() and cursor.key() >= start:
+            return cursor.key(), cursor.value()
+        return None
+
+    def sync(self) -> None:
+        """Make every write so far survive power loss; blocks for one fsync, so call it in a thread."""
+        self._db.flush_wal(sync=True)
+
+    def size_bytes(self) -> int:
+        """Bytes of live data in all families, as RocksDB estimates them."""
+        names = ("rocksdb.estimate-live-data-size", "rocksdb.cur-size-all-mem-tables")
+        return sum(family.property_int_value(name) or 0 for family in self._families.values() for name in names)
+
+    def close(self) -> None:
+        """Close for good; iterators must be gone."""
+        if self._open:
+            self._open = False
+            self._handles.clear()
+            for family in self._families.values():
+                family.close()
+            self._families.clear()
+            self._db.close()
+
+
+class Batch:
+    """Writes that belong together."""
+
+    def __init__(self, handles: dict[str, object]) -> None:
+        """Made by `Store.batch`."""
+        self.raw = WriteBatch(raw_mode=True)
+        self._handles = handles
+
+    def put(self, family: str, key: bytes, value: bytes) -> None:
+        """Set a key."""
+        self.raw.put(key, value, self._handles[family])
+
+    def delete(self, family: str, key: bytes) -> None:
+        """Remove a key."""
+        self.raw.delete(key, self._handles[family])
+
+    def delete_range(self, family: str, start: bytes, end: bytes) -> None:
+        """Remove the keys in [start, end)."""
+        self.raw.delete_range(start, end, self._handles[family])
+
+
+def _options(cache: Cache) -> Options:
+    """Bounded memory and files, full bloom filters, lz4; one fresh object per family (rocksdict empties it)."""
+    table = BlockBasedOptions()
+    table.set_block_cache(cache)
+    table.set_bloom_filter(BLOOM_BITS, False)
+    table.set_cache_index_and_filter_blocks(True)
+    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    options.set_block_based_table_factory(table)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_max_write_buffer_number(2)
+    options.set_max_open_files(OPEN_FILES_MAX)
+    options.set_max_total_wal_size(WAL_BYTES_MAX)
+    options.set_keep_log_file_num(2)
+    options.set_max_log_file_size(4 * 1024 * 1024)
+    options.set_max_background_jobs(2)
+    return options

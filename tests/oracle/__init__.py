@@ -1,0 +1,1 @@
+"""An independent recomputation of what the demo must end with."""

@@ -1,0 +1,274 @@
+"""Behaviours and outcomes become the records that readers of Braze's exports know."""
+
+import json
+import re
+from decimal import Decimal
+from io import BytesIO
+
+import pytest
+from fastavro import schemaless_writer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.codec import to_json
+from streams.currents import custom_event, message, purchases, session
+from streams.effects import CurrentsRecord
+from streams.events import CustomEvent, JSONValue, Purchase, Session
+from streams.exports import SCHEMAS, decode_currents, row
+from streams.ids import currents_id, definition_api_id, user_id
+from streams.mailbox import Cause, Outcome, OutcomeKind
+
+CAUSE = Cause("00112233aabbccdd", 3, 17, 2)
+DISPATCH = "ab" * 16
+NOW_MS = 1_760_000_000_999
+
+texts = st.text(max_size=8)
+properties = st.dictionaries(
+    texts, texts | st.integers(-(2**53), 2**53) | st.booleans() | st.none(), max_size=3
+)
+times_ms = st.integers(-62_135_596_800_000, 253_402_300_799_999)
+causes = st.builds(Cause, texts, st.integers(0, 9), st.integers(0, 2**53), st.integers(0, 75))
+
+
+def told(kind: OutcomeKind, reason: str = "", channel: str = "email") -> CurrentsRecord | None:
+    """The record of an outcome of dispatch DISPATCH of the campaign win_back."""
+    outcome = Outcome(DISPATCH, 2, kind, NOW_MS, reason, "a@example.com")
+    return message("u1", campaign="win_back", channel=channel, dispatch_id=DISPATCH, outcome=outcome)
+
+
+def test_custom_event_fields() -> None:
+    """A custom event carries exactly its ids, its name and its properties as a JSON text."""
+    record = custom_event("u1", CustomEvent("viewed", NOW_MS, {"b": [1, 2.5, None], "a": "é"}), CAUSE)
+    assert record.event_type == "users.behaviors.CustomEvent"
+    assert record.time_ms == NOW_MS
+    assert record.fields == {
+        "id": currents_id("00112233aabbccdd/3/17/2/0"),
+        "user_id": user_id("u1"),
+        "external_user_id": "u1",
+        "name": "viewed",
+        "properties": '{"a":"é","b":[1,2.5,null]}',
+    }
+
+
+def test_ids_look_as_readers_expect() -> None:
+    """The record's id has the shape of a UUID and the user's id has 24 hex digits."""
+    fields = custom_event("u1", CustomEvent("viewed", NOW_MS, {}), CAUSE).fields
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", str(fields["id"]))
+    assert re.fullmatch(r"[0-9a-f]{24}", str(fields["user_id"]))
+
+
+few = st.sampled_from([0, 1, 11])
+near_causes = st.builds(Cause, st.sampled_from(["aa", "ab"]), few, few, few)
+
+
+@given(st.lists(near_causes, min_size=2, max_size=2, unique=True), times_ms)
+def test_id_follows_the_cause_alone(pair: list[Cause], time_ms: int) -> None:
+    """The same cause gives the same id whatever else is said, and another cause another id."""
+    one, other = pair
+    event = CustomEvent("viewed", time_ms, {})
+    first = custom_event("u1", event, one).fields["id"]
+    assert first == custom_event("u2", CustomEvent("bought", 0, {"a": 1}), one).fields["id"]
+    assert first != custom_event("u1", event, other).fields["id"]
+
+
+@given(st.integers(1, 100))
+def test_purchases_count_units(quantity: int) -> None:
+    """A purchase of n units is n records with ids of their own, each at the price of one unit."""
+    purchase = Purchase("p1", "EUR", Decimal("19.99"), quantity, NOW_MS, {"size": "L"})
+    records = purchases("u1", purchase, CAUSE)
+    assert len(records) == quantity
+    assert len({record.fields["id"] for record in records}) == quantity
+    for record in records:
+        assert record.event_type == "users.behaviors.Purchase"
+        assert record.time_ms == NOW_MS
+        assert {key: value for key, value in record.fields.items() if key != "id"} == {
+            "user_id": user_id("u1"),
+            "external_user_id": "u1",
+            "product_id": "p1",
+            "price": 19.99,
+            "currency": "EUR",
+            "properties": '{"size":"L"}',
+        }
+
+
+@pytest.mark.parametrize("price", ["1E+400", "-1E+400", "1E+300"])
+def test_price_beyond_the_schema(price: str) -> None:
+    """A price that 32 bits cannot hold becomes the largest that they can, so no file is held up by it."""
+    record = purchases("u1", Purchase("p1", "EUR", Decimal(price), 1, NOW_MS, {}), CAUSE)[0]
+    kept = decode_currents(to_json(record)).fields["price"]
+    assert isinstance(kept, float)
+    assert abs(kept) == 3.4028234663852886e38
+    assert (kept < 0) == price.startswith("-")
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "app_id", "session_id"),
+    [
+        (Session(started=True, time_ms=NOW_MS, app_id="web", session_id="s1"), "SessionStart", "web", "s1"),
+        (Session(started=False, time_ms=NOW_MS, app_id="web", session_id="s1"), "SessionEnd", "web", "s1"),
+        (Session(started=True, time_ms=NOW_MS), "SessionStart", "", ""),
+    ],
+)
+def test_session(event: Session, kind: str, app_id: str, session_id: str) -> None:
+    """A session's start and end have types of their own, and ids that nobody gave are empty, not null."""
+    record = session("u1", event, CAUSE)
+    assert record.event_type == f"users.behaviors.app.{kind}"
+    assert record.time_ms == NOW_MS
+    assert record.fields["app_id"] == app_id
+    assert record.fields["session_id"] == session_id
+
+
+@pytest.mark.parametrize(
+    ("channel", "kind", "reason", "event_type", "details"),
+    [
+        ("email", "sent", "", "users.messages.email.Send", {}),
+        ("email", "aborted", "", "users.messages.email.Abort", {"abort_type": "aborted"}),
+        (
+            "email",
+            "aborted",
+            "liquid_abort: no coupon",
+            "users.messages.email.Abort",
+            {"abort_type": "liquid_abort", "abort_log": "liquid_abort: no coupon"},
+        ),
+        (
+            "email",
+            "failed",
+            "550 5.1.1 no such user",
+            "users.messages.email.Bounce",
+            {"bounce_reason": "550 5.1.1 no such user"},
+        ),
+        (
+            "email",
+            "failed",
+            "535 5.7.8 login refused",
+            "users.messages.email.Abort",
+            {"abort_type": "failed", "abort_log": "535 5.7.8 login refused"},
+        ),
+        (
+            "email",
+            "failed",
+            "retries_exhausted: 421 later: 550 in the text is no reply",
+            "users.messages.email.Abort",
+            {
+                "abort_type": "retries_exhausted",
+                "abort_log": "retries_exhausted: 421 later: 550 in the text is no reply",
+            },
+        ),
+        ("webhook", "sent", "", "users.messages.webhook.Send", {}),
+        (
+            "webhook",
+            "aborted",
+            "paused",
+            "users.messages.webhook.Abort",
+            {"abort_type": "paused", "abort_log": "paused"},
+        ),
+        ("webhook", "failed", "", "users.messages.webhook.Failure", {"is_terminal": True}),
+        (
+            "webhook",
+            "failed",
+            "404 Not Found",
+            "users.messages.webhook.Failure",
+            {"is_terminal": True, "http_status_code": 404, "raw_response": "404 Not Found"},
+        ),
+        (
+            "webhook",
+            "failed",
+            "connection refused",
+            "users.messages.webhook.Failure",
+            {"is_terminal": True, "webhook_failure_source": "connection refused"},
+        ),
+    ],
+)
+def test_message(
+    channel: str, kind: OutcomeKind, reason: str, event_type: str, details: dict[str, JSONValue]
+) -> None:
+    """Each outcome becomes the one event type that says what happened, with its reason in the right field."""
+    record = told(kind, reason, channel)
+    assert record is not None
+    assert record.event_type == event_type
+    assert record.time_ms == NOW_MS
+    address: dict[str, JSONValue] = {"email_address": "a@example.com"} if channel == "email" else {}
+    assert record.fields == {
+        "id": currents_id(DISPATCH, event_type, "2"),
+        "user_id": user_id("u1"),
+        "external_user_id": "u1",
+        "dispatch_id": DISPATCH,
+        "campaign_id": definition_api_id("campaign", "win_back"),
+        "campaign_name": "win_back",
+        "message_variation_id": definition_api_id("variation", "win_back"),
+        **address,
+        **details,
+    }
+
+
+@pytest.mark.parametrize("channel", ["email", "webhook", "log"])
+def test_held_is_no_record(channel: str) -> None:
+    """A held dispatch is still open, so nothing is exported."""
+    assert told("held", "uncertain", channel) is None
+
+
+@pytest.mark.parametrize("kind", ["sent", "aborted", "failed"])
+def test_log_is_no_record(kind: OutcomeKind) -> None:
+    """The log channel sends to nobody, so nothing is exported."""
+    assert told(kind, channel="log") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "channel", "field", "limit"),
+    [
+        ("aborted", "email", "abort_log", 128),
+        ("aborted", "webhook", "abort_log", 128),
+        ("failed", "email", "bounce_reason", 1_024),
+        ("failed", "webhook", "raw_response", 1_024),
+    ],
+)
+def test_reasons_are_cut(kind: OutcomeKind, channel: str, field: str, limit: int) -> None:
+    """A long reason is cut to its field's limit, and one of just that length is not."""
+    long = told(kind, "550 " + "x" * limit, channel)
+    exact = told(kind, ("550 " + "x" * limit)[:limit], channel)
+    assert long is not None
+    assert exact is not None
+    assert long.fields[field] == exact.fields[field] == "550 " + "x" * (limit - 4)
+
+
+@given(
+    st.one_of(
+        st.builds(custom_event, texts, st.builds(CustomEvent, texts, times_ms, properties), causes),
+        st.builds(
+            lambda who, purchase, cause: purchases(who, purchase, cause)[0],
+            texts,
+            st.builds(Purchase, texts, texts, st.decimals(allow_nan=False), st.just(1), times_ms, properties),
+            causes,
+        ),
+        st.builds(
+            session,
+            texts,
+            st.builds(Session, st.booleans(), times_ms, st.none() | texts, st.none() | texts),
+            causes,
+        ),
+        st.builds(
+            lambda who, channel, outcome: message(
+                who, campaign="win_back", channel=channel, dispatch_id=DISPATCH, outcome=outcome
+            ),
+            texts,
+            st.sampled_from(["email", "webhook"]),
+            st.builds(
+                Outcome,
+                texts,
+                st.integers(1, 9),
+                st.sampled_from(["sent", "aborted", "failed"]),
+                times_ms,
+                texts | st.sampled_from(["550 no", "404 no", "slug: no"]),
+                texts,
+            ),
+        ),
+    )
+)
+def test_every_record_survives_topic_and_schema(record: CurrentsRecord) -> None:
+    """Whatever is built comes back from the topic unchanged, with all required fields and no unknown one."""
+    assert decode_currents(to_json(record)) == record
+    schemaless_writer(
+        BytesIO(), SCHEMAS[record.event_type], row(record.fields, record.time_ms), strict_allow_default=True
+    )
+    if "properties" in record.fields:
+        assert isinstance(json.loads(str(record.fields["properties"])), dict)
