@@ -21,7 +21,9 @@ def read_workspace(folder: Path) -> dict[str, Any]:
         WorkspaceError: no such folder, a file that is too large or no YAML, or too many files.
     """
     if not folder.is_dir():
-        raise WorkspaceError(f"{folder}: no such folder; HEADRACE_WORKSPACE names a folder with segments/ and campaigns/")
+        raise WorkspaceError(
+            f"{folder}: no such folder; HEADRACE_WORKSPACE names a folder with segments/ and campaigns/"
+        )
     paths = sorted(path for path in folder.glob("*/*") if path.suffix in (".yaml", ".yml"))
     if len(paths) > FILES_MAX:
         raise WorkspaceError(f"{folder}: {len(paths)} files, at most {FILES_MAX}")

@@ -1,11 +1,11 @@
 """The errors of Headrace, one tree.
 
-    HeadraceError
-    ├── BadInput            a record cannot be used: it goes to dead-letters, the stream goes on
-    ├── BadDefinition       a workspace file cannot be used: it is refused before anything runs
-    ├── BadSetting          an environment variable or a command's argument cannot be used
-    ├── OutsideFailing      a provider or a disk refuses for now: retried by a durable timer
-    └── BadState            our own data contradicts itself: the worker stops
+HeadraceError
+├── BadInput            a record cannot be used: it goes to dead-letters, the stream goes on
+├── BadDefinition       a workspace file cannot be used: it is refused before anything runs
+├── BadSetting          an environment variable or a command's argument cannot be used
+├── OutsideFailing      a provider or a disk refuses for now: retried by a durable timer
+└── BadState            our own data contradicts itself: the worker stops
 """
 
 

@@ -152,7 +152,9 @@ class Fold:
             totals.refused += 1
             if not is_new:
                 self.rows.put(user_key, user, old_timer_ms)
-            self.effects.append(Refused(error.reason, error.field, error.detail, letter.cause, user_key, now_ms, value))
+            self.effects.append(
+                Refused(error.reason, error.field, error.detail, letter.cause, user_key, now_ms, value)
+            )
             return
         totals.users += is_new
         if effects is None:
@@ -195,4 +197,3 @@ def _count(totals: Totals, event: Event) -> None:
         totals.attributes += 1
     else:
         totals.sessions += 1
-

@@ -33,7 +33,9 @@ def route(record: Record, topic_id: str, partition: int, partitions: int, clock:
     for routed in reading.routed:
         target = _partition_of_user(routed.user, partitions)
         if replay and target != partition:
-            detail = f"partition {partition}, expected {target}: a replay is partitioned by external id (murmur2)"
+            detail = (
+                f"partition {partition}, expected {target}: a replay is partitioned by external id (murmur2)"
+            )
             outputs.append(_refuse(record, partition, routed.item, "wrong_partition", "external_id", detail))
         else:
             outputs.append(_letter(routed, Cause(topic_id, partition, record.offset, routed.item), target))

@@ -9,7 +9,10 @@ HOUR_MS: Final = 3_600_000
 SECOND_MS: Final = 1_000
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_UTC: Final = datetime(1970, 1, 1)  # noqa: DTZ001 (without a zone, for texts that add their own Z)
 _MILLISECOND: Final = timedelta(milliseconds=1)
+_YEAR_1_MS: Final = -62_135_596_800_000
+_YEAR_9999_END_MS: Final = 253_402_300_799_999
 _UNITS_S: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DURATION: Final = re.compile(r"(\d{1,9})([dhms])")
 _FALLBACK_FORMATS: Final = (
@@ -24,9 +27,12 @@ def parse_time(text: str) -> int:
     """Milliseconds of a time as Braze accepts it: ISO 8601 and its listed variants; no offset means UTC.
 
     Raises:
-        ValueError: the text is no time.
+        ValueError: the text is no time, or in UTC it lies outside the years 1 to 9999.
     """
-    return milliseconds(_parse(text))
+    time_ms = milliseconds(_parse(text))
+    if not _YEAR_1_MS <= time_ms <= _YEAR_9999_END_MS:
+        raise ValueError(f"{text!r} lies outside the years 1 to 9999 in UTC")
+    return time_ms
 
 
 def milliseconds(moment: datetime) -> int:
@@ -50,13 +56,12 @@ def _parse(text: str) -> datetime:
 
 def format_time(time_ms: int) -> str:
     """ISO 8601 with milliseconds and Z; years 1 to 9999."""
-    moment = _EPOCH + timedelta(milliseconds=time_ms)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
+    return (_EPOCH_UTC + timedelta(milliseconds=time_ms)).isoformat(timespec="milliseconds") + "Z"
 
 
 def hour_of(time_ms: int) -> str:
     """The UTC hour as `YYYY-MM-DD-HH`, the date key of export files."""
-    return (_EPOCH + timedelta(milliseconds=time_ms)).strftime("%Y-%m-%d-%H")
+    return (_EPOCH_UTC + timedelta(milliseconds=time_ms)).isoformat("-", "hours")
 
 
 def parse_duration(text: str) -> int:

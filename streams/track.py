@@ -143,7 +143,9 @@ def attributes(data: bytes | msgspec.Raw, append_ms: int, *, alone: bool) -> Att
     not_attributes = _NOT_ATTRIBUTES_ALONE if alone else _NOT_ATTRIBUTES
     values = {name: value for name, value in wire.items() if name not in not_attributes}
     if len(values) > ATTRIBUTES_MAX:
-        raise BadInput("too_many_attributes", "", f"{len(values)} attributes, at most {ATTRIBUTES_MAX}; split it")
+        raise BadInput(
+            "too_many_attributes", "", f"{len(values)} attributes, at most {ATTRIBUTES_MAX}; split it"
+        )
     for name, value in values.items():
         _check_attribute(name, value)
     event_id = wire.get("id") if alone else None
@@ -161,7 +163,9 @@ def _check_attribute(name: str, value: JSONValue) -> None:
     if not 0 < len(name) <= 255:
         raise BadInput("bad_value", name[:40], "an attribute's name has 1 to 255 characters")
     if isinstance(value, list | dict):
-        raise BadInput("unsupported_attribute", name, "only text, numbers, booleans and null; no array or object yet")
+        raise BadInput(
+            "unsupported_attribute", name, "only text, numbers, booleans and null; no array or object yet"
+        )
     if type(value) is int and not _INT_MIN <= value <= _INT_MAX:
         raise BadInput("bad_value", name, "an integer beyond 64 bits; send it as text")
     if name in STANDARD:
@@ -173,7 +177,9 @@ def _properties(properties: dict[str, Any] | None) -> Properties:
     if not properties:
         return {}
     if len(properties) > PROPERTIES_MAX:
-        raise BadInput("too_many_properties", "properties", f"{len(properties)} properties, at most {PROPERTIES_MAX}")
+        raise BadInput(
+            "too_many_properties", "properties", f"{len(properties)} properties, at most {PROPERTIES_MAX}"
+        )
     todo: list[tuple[JSONValue, int]] = [(value, 2) for value in properties.values()]
     while todo:
         value, depth = todo.pop()
@@ -195,9 +201,13 @@ def event_time(text: str | None, append_ms: int) -> int:
     try:
         time_ms = parse_time(text)
     except (ValueError, OverflowError):
-        raise BadInput("bad_value", "time", f"{text[:40]!r} is not ISO 8601 such as 2026-01-31T12:00:00Z") from None
+        raise BadInput(
+            "bad_value", "time", f"{text[:40]!r} is not ISO 8601 such as 2026-01-31T12:00:00Z"
+        ) from None
     if time_ms <= append_ms:
         return time_ms
     if time_ms > append_ms + DAY_MS:
-        raise BadInput("time_in_future", "time", f"{text[:40]} lies more than 24 h ahead; check the clock or the unit")
+        raise BadInput(
+            "time_in_future", "time", f"{text[:40]} lies more than 24 h ahead; check the clock or the unit"
+        )
     return append_ms

@@ -10,6 +10,7 @@ from streams import currents
 from streams.campaigns.enter import enter, forget_old, record_outcome, release, started
 from streams.campaigns.trigger import Campaign
 from streams.effects import CurrentsRecord, Effect, SegmentChange
+from streams.errors import BadInput
 from streams.events import Attributes, CustomEvent, Event, Properties, Purchase
 from streams.mailbox import Cause, Outcome
 from streams.profiles.apply import (
@@ -43,6 +44,7 @@ def decide_event(
         BadInput: the row cannot take the event (a limit); nothing of the event is in the row then.
     """
     user.now_ms = now_ms
+    seen = user.seen
     if event.id is not None and seen_before(user, event.id, now_ms):
         return None
     if user.dispatches:
@@ -53,7 +55,11 @@ def decide_event(
         for signal in _signals(event)
         for campaign in started(user, workspace, signal, now_ms, properties)
     ]
-    changes, effects = _apply(user, user_key, event, cause, now_ms, workspace)
+    try:
+        changes, effects = _apply(user, user_key, event, cause, now_ms, workspace)
+    except BadInput:
+        user.seen = seen  # refused is not applied: the event may come again once there is room
+        raise
     for campaign in starting:
         effects += enter(user, user_key, campaign, workspace, now_ms, event.time_ms, properties)
     ordinals = range(len(workspace.segments)) if is_new else affected(workspace, changes)
@@ -115,7 +121,13 @@ def decide_outcome(user: User, user_key: str, outcome: Outcome) -> Effects:
     return [] if record is None else [record]
 
 
-def _cross(user: User, user_key: str, workspace: Workspace, ordinals: range | list[int] | tuple[int, ...], now_ms: int) -> Effects:
+def _cross(
+    user: User,
+    user_key: str,
+    workspace: Workspace,
+    ordinals: range | list[int] | tuple[int, ...],
+    now_ms: int,
+) -> Effects:
     """Bring memberships up to date; the changes, then what they start."""
     effects: Effects = []
     if not ordinals:
@@ -127,7 +139,9 @@ def _cross(user: User, user_key: str, workspace: Workspace, ordinals: range | li
     return effects
 
 
-def _start(user: User, user_key: str, workspace: Workspace, signal: str, now_ms: int, event_ms: int) -> Effects:
+def _start(
+    user: User, user_key: str, workspace: Workspace, signal: str, now_ms: int, event_ms: int
+) -> Effects:
     """Enter the campaigns that a signal starts on the state as it is."""
     nothing: Properties = {}
     effects: Effects = []
@@ -137,7 +151,9 @@ def _start(user: User, user_key: str, workspace: Workspace, signal: str, now_ms:
     return effects
 
 
-def _arm(user: User, workspace: Workspace, ordinals: range | list[int] | tuple[int, ...], now_ms: int) -> None:
+def _arm(
+    user: User, workspace: Workspace, ordinals: range | list[int] | tuple[int, ...], now_ms: int
+) -> None:
     """Arm an earlier timer if one is needed. A later need leaves the armed one: it fires, looks and re-arms."""
     due_ms = next_change(user, workspace, ordinals, now_ms)
     if user.waiting:

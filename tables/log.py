@@ -58,7 +58,10 @@ class Log:
             rows = [(output.key, output.value, list(output.headers) or None) for output in group]
             batch.put("log", _key(place, first), pack(_Chunk(append_ms, rows)))
             self._tails[place].add(
-                [Record(first + at, append_ms, out.key, out.value, out.headers) for at, out in enumerate(group)]
+                [
+                    Record(first + at, append_ms, out.key, out.value, out.headers)
+                    for at, out in enumerate(group)
+                ]
             )
             self._last_ms[place] = append_ms
             self._staged[place] = first + len(group)
@@ -122,7 +125,7 @@ class Log:
             return []
         tail = self._tails.get(place)
         found = tail.read(offset, end, records_max, bytes_max) if tail else None
-        return found if found else self._read_store(place, offset, records_max, bytes_max)
+        return found or self._read_store(place, offset, records_max, bytes_max)
 
     def _read_store(self, place: Place, offset: int, records_max: int, bytes_max: int) -> list[Record]:
         at = self._store.last("log", _key(place, 0), _key(place, offset + 1))
@@ -194,7 +197,9 @@ class _Tail:
         )
 
 
-def _bounded(source: Iterable[Record], offset: int, end: int, records_max: int, bytes_max: int) -> list[Record]:
+def _bounded(
+    source: Iterable[Record], offset: int, end: int, records_max: int, bytes_max: int
+) -> list[Record]:
     records: list[Record] = []
     size = 0
     for record in source:

@@ -8,8 +8,8 @@ from rocksdict import (
     BlockBasedOptions,
     Cache,
     Options,
-    ReadOptions,
     Rdict,
+    ReadOptions,
     WriteBatch,
     WriteBufferManager,
 )
@@ -43,7 +43,9 @@ class Store:
         try:
             self._db = Rdict(str(path), options, families)
         except Exception as error:
-            raise OutsideFailing(f"{path}: RocksDB does not open ({error}); is another process using it?") from error
+            raise OutsideFailing(
+                f"{path}: RocksDB does not open ({error}); is another process using it?"
+            ) from error
         self._families = {name: self._db.get_column_family(name) for name in FAMILIES}
         self._handles = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
         self._open = True
@@ -70,7 +72,9 @@ class Store:
             raise BadState(f"{family}: asked for {len(keys)} keys and got {values and len(values)}")
         return values
 
-    def scan(self, family: str, start: bytes, end: bytes, limit: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, family: str, start: bytes, end: bytes, limit: int | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values in [start, end), ascending, at most `limit` of them.
 
         Do not write while the iterator is open beyond a few thousand rows: it pins old files.
@@ -102,7 +106,9 @@ class Store:
     def size_bytes(self) -> int:
         """Bytes of live data in all families, as RocksDB estimates them."""
         names = ("rocksdb.estimate-live-data-size", "rocksdb.cur-size-all-mem-tables")
-        return sum(family.property_int_value(name) or 0 for family in self._families.values() for name in names)
+        return sum(
+            family.property_int_value(name) or 0 for family in self._families.values() for name in names
+        )
 
     def close(self) -> None:
         """Close for good; iterators must be gone."""

@@ -5,11 +5,11 @@ smallest that runs its agents. One message carries one slice, so Faust's per-mes
 Acks and offset commits do nothing here: the position of a partition lies in its own state (see `Slices`).
 """
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 import faust
+from faust.tables.manager import TableManager
 from faust.transport import base, consumer, producer
 from faust.transport.drivers import TRANSPORTS
 from faust.types import TP, ConsumerMessage, Message
@@ -22,7 +22,8 @@ from streams.errors import BadState
 
 SCHEME: Final = "embedded"
 IDLE_WAIT_S: Final = 0.25
-_PLAINTEXT_TIME_TYPE: Final = 1
+GENERATION: Final = 1
+_LOG_APPEND_TIME: Final = 1
 
 
 class SliceSchema(faust.Schema):  # type: ignore[misc]  # Faust's Schema is Any to mypy
@@ -62,8 +63,8 @@ class EmbeddedConsumer(consumer.Consumer):  # type: ignore[misc]
     async def _assign(self, assigned: set[TP]) -> None:
         self.app.on_rebalance_start()
         await self.on_partitions_revoked(set())
-        self.app.consumer_generation_id = 1
-        await self.on_partitions_assigned(assigned, 1)
+        self.app.consumer_generation_id = GENERATION
+        await self.on_partitions_assigned(assigned, GENERATION)
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
         """Replaces the per-message loop: one callback per slice, round robin over the partitions."""
@@ -160,7 +161,17 @@ class EmbeddedConsumer(consumer.Consumer):  # type: ignore[misc]
 def _message(tp: TP, piece: Slice) -> ConsumerMessage:
     last = piece.records[-1]
     return ConsumerMessage(
-        tp.topic, tp.partition, last.offset, last.append_ms / 1000, _PLAINTEXT_TIME_TYPE, {}, None, piece, None, tp=tp
+        tp.topic,
+        tp.partition,
+        last.offset,
+        last.append_ms / 1000,
+        _LOG_APPEND_TIME,
+        {},
+        None,
+        piece,
+        None,
+        tp=tp,
+        generation_id=GENERATION,  # Faust drops what an earlier generation fetched
     )
 
 
@@ -199,11 +210,15 @@ class Driver(base.Transport):  # type: ignore[misc]
     default_port = 0
 
 
+class PromptTableManager(TableManager):
+    """Faust waits a second for tables to be declared; ours are declared before the app starts."""
+
+    async def on_start(self) -> None:
+        """Start recovery at once."""
+        await self._update_channels()
+        await self.recovery.start()
+
+
 def register_driver() -> None:
     """Let `embedded://` name this driver."""
     TRANSPORTS.aliases[SCHEME] = "agents.engine.driver:Driver"
-
-
-async def yield_to_loop() -> None:
-    """Let others run: called every few milliseconds of work."""
-    await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from typing import Any
 import faust
 import structlog
 
-from agents.engine.driver import SliceSchema, register_driver
+from agents.engine.driver import PromptTableManager, SliceSchema, register_driver
 from agents.engine.embedded import EmbeddedTransport
 from agents.engine.lanes import Lanes
 from agents.engine.slices import Place, Slice, Slices
@@ -114,4 +114,5 @@ def _faust_app(settings: Settings, data: Path) -> faust.App:
         stream_buffer_maxsize=16,
         consumer_auto_offset_reset="earliest",
         logging_config=None,
+        TableManager=PromptTableManager,
     )

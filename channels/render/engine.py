@@ -77,18 +77,21 @@ class Template:
         return Rendered(_LINE_ENDS.sub(" ", text).strip() if self._one_line else text)
 
     def _render_node(self, node: Node, scope: Scope, output: Output) -> None:
-        """Render one node, turning whatever its data may cause into an error of the tree, with a place."""
+        """Render one node, turning whatever its data may cause into an error of the tree, with a place.
+
+        `from None`: the causes may quote the user's data, and tracebacks end up in logs.
+        """
         try:
             node.render(scope, output)
         except ContextDepthError as error:
             raise RenderLimit("context_depth", CONTEXT_DEPTH_MAX) from error
         except LiquidError as error:
-            raise self._failure(str(error.message), error, node) from error
+            raise self._failure(str(error.message), error, node) from None
         except RecursionError as error:
-            raise self._failure("nested too deeply", error, node) from error
+            raise self._failure("nested too deeply", error, node) from None
         except UNFIT as error:
             message = f"this value cannot be used here ({type(error).__name__})"
-            raise self._failure(message, error, node) from error
+            raise self._failure(message, error, node) from None
 
     def _failure(self, message: str, error: Exception, node: Node) -> RenderFailure:
         token = getattr(error, "token", None)

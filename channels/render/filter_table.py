@@ -20,6 +20,9 @@ from channels.render.values import MISSING, to_text
 CHARS_PER_STEP: Final = 256
 """How much text in a filter counts as one step of work."""
 
+ITEMS_PER_STEP: Final = 8
+"""How many items of a list in a filter do, which may be sorted."""
+
 UNFIT: Final = (LiquidError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What a filter raises for values that it was not made for."""
 
@@ -68,21 +71,23 @@ def _filter(name: str, function: Function, *, of_text: bool = False, tells_time:
             value, args = to_text(value), tuple(map(to_text, args))
         if tells_time:
             kwargs["now_s"] = worker.now_s
-        worker.charge(_weight(value))
+        worker.charge(weight(value))
         try:
             result = function(value, *args, **kwargs)
         except UNFIT as error:
             raise FilterArgumentError(f"{name}: {_reason(error, value)}", token=None) from error
         _check(name, result)
-        worker.charge(_weight(result))
+        worker.charge(weight(result))
         return result
 
     return Filter(run, inspect.signature(function))
 
 
-def _weight(value: object) -> int:
-    """Return the steps that a value costs to look through."""
-    return len(value) // CHARS_PER_STEP if isinstance(value, str | list | tuple) else 0
+def weight(value: object) -> int:
+    """Return the steps of work that a value costs to look through."""
+    if isinstance(value, str):
+        return len(value) // CHARS_PER_STEP
+    return len(value) // ITEMS_PER_STEP if isinstance(value, list | tuple | range) else 0
 
 
 def _check(name: str, result: object) -> None:

@@ -33,7 +33,7 @@ NUMBER_BITS_MAX: Final = 1024
 """Size of an integer that a filter may produce."""
 
 WORK_MAX: Final = 500_000
-"""Steps of one render: each node, path and filter is one, and so are 256 characters in a filter."""
+"""Steps of one render: each node, path and filter is one; so are 256 characters, or 8 items, in a filter."""
 
 DATE_CHARS_MAX: Final = 128
 """Text that is tried as a date; a longer one is none, and the filter `date` returns it unchanged."""

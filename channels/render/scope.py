@@ -19,6 +19,7 @@ from channels.render.errors import RenderLimit
 from channels.render.filter_table import Filter
 from channels.render.limits import LOCAL_BYTES_MAX, LOOP_ITERATIONS_MAX, OUTPUT_BYTES_MAX, WORK_MAX
 from channels.render.values import MISSING
+from streams.campaigns.template_fields import ROOT_PREFIX
 
 
 class Output(StringIO):
@@ -72,10 +73,13 @@ class Scope(LiquidContext):
     def get(self, path: list[object], *, token: Token | None, default: object = UNDEFINED) -> object:
         """Return what a path leads to, `MISSING` where it leads nowhere or to null."""
         self.charge(1)
+        root = cast("str", path[0])
         try:
-            found: object = self.scope[cast("str", path[0])]
-            for key in path[1:]:
-                found = self.get_item(found, key)
+            found: object = self.scope[root]
+            for place, key in enumerate(path[1:]):
+                # What `${size}` names is an attribute; only after it are `size`, `first` and `last` Liquid's.
+                is_field = not place and root.startswith(ROOT_PREFIX)
+                found = cast("Mapping[object, object]", found)[key] if is_field else self.get_item(found, key)
         except (KeyError, TypeError, IndexError):
             return MISSING
         return MISSING if found is None else found

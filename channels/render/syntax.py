@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from channels.render.errors import TemplateError
-from streams.campaigns.template_fields import Fault, Field, Mark, scan
+from streams.campaigns.template_fields import ROOT_PREFIX, Braces, Fault, Field, Mark, scan
 
 NAMESPACES: Final = frozenset(
     {
@@ -48,8 +48,8 @@ class Translation(msgspec.Struct, frozen=True):
 
 
 def root(namespace: str) -> str:
-    """Return the name under which a namespace is kept; no variable of a template can be called so."""
-    return f"${namespace}"
+    """Return the name under which a namespace is kept; a template that uses such a name is refused."""
+    return f"{ROOT_PREFIX}{namespace or 'profile'}"
 
 
 def translate(source: str, *, html: bool = False) -> Translation:
@@ -80,11 +80,17 @@ def _replacement(source: str, mark: Mark) -> str:
     """Return the plain Liquid for a mark."""
     if isinstance(mark, Fault):
         raise TemplateError(mark.message, source, mark.start, mark.end)
-    return _path(source, mark) if isinstance(mark, Field) else ""
+    if isinstance(mark, Field):
+        return _path(source, mark)
+    return " " if isinstance(mark, Braces) else ""
 
 
 def _path(source: str, field: Field) -> str:
-    """Return a field as a path in quoted brackets, which takes spaces, dots and words of Liquid."""
+    """Return a field as a path in quoted brackets, which takes spaces, dots and words of Liquid.
+
+    It begins with a word, because python-liquid takes nothing else as argument of a filter; after a
+    tag's name, as in `{%if${x}%}`, a space keeps both apart.
+    """
     if field.namespace in NOT_SUPPORTED_YET:
         raise TemplateError(f"not supported yet: {field.namespace}", source, field.start, field.end)
     if field.namespace and field.namespace not in NAMESPACES:
@@ -94,4 +100,5 @@ def _path(source: str, field: Field) -> str:
         )
     quote = "'" if '"' in field.name else '"'
     filters = f" | {field.filters}" if field.filters else ""
-    return f'["{root(field.namespace)}"][{quote}{field.name}{quote}]{filters}'
+    space = " " if source[field.start - 1].isalnum() else ""
+    return f"{space}{root(field.namespace)}[{quote}{field.name}{quote}]{filters}"

@@ -1,22 +1,26 @@
 """What is done to a parsed template before its first render: corrected, and checked filter by filter."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, cast
 
 from liquid import RenderContext as LiquidContext
 from liquid.ast import Node
 from liquid.builtin.expressions import KeywordArgument, LoopExpression, PositionalArgument
 from liquid.builtin.expressions.filtered import Filter as FilterCall
-from liquid.builtin.expressions.logical import EqExpression, NeExpression
+from liquid.builtin.expressions.logical import ContainsExpression, EqExpression, NeExpression
+from liquid.builtin.expressions.path import Path
 from liquid.builtin.expressions.primitive import RangeLiteral
 from liquid.builtin.tags.case_tag import _AnyExpression
 from liquid.exceptions import LiquidSyntaxError
 from liquid.expression import Expression
+from liquid.token import TOKEN_IDENTSTRING, Token
 
 from channels.render.errors import RenderLimit
-from channels.render.filter_table import Filter
+from channels.render.filter_table import Filter, weight
 from channels.render.limits import LIST_ITEMS_MAX
-from channels.render.values import equal
+from channels.render.scope import Scope
+from channels.render.values import equal, is_missing
+from streams.campaigns.template_fields import ROOT_PREFIX
 
 _PARTS: Final = (Node, Expression, FilterCall, KeywordArgument, PositionalArgument)
 
@@ -44,6 +48,8 @@ def _corrected(part: object, filters: Mapping[str, Filter]) -> object:
             setattr(part, slot, _corrected(value, filters))
     if isinstance(part, FilterCall):
         _check(part, filters)
+    if isinstance(part, Path):
+        _check_root(part)
     return _replaced(part)
 
 
@@ -58,6 +64,8 @@ def _replaced(part: object) -> object:
         return Equal(part.token, part.left, part.right)
     if isinstance(part, NeExpression):
         return NotEqual(part.token, part.left, part.right)
+    if isinstance(part, ContainsExpression):
+        return Contains(part.token, part.left, part.right)
     if isinstance(part, _AnyExpression):
         return EqualToAny(part.token, part.left, part.expressions)
     if isinstance(part, RangeLiteral):
@@ -71,6 +79,14 @@ def _replaced(part: object) -> object:
             cols=part.cols,
         )
     return part
+
+
+def _check_root(path: Path) -> None:
+    """Refuse a path whose first name is computed or disguised: it could read what `fields_read` never saw."""
+    head = path.path[0]
+    disguised = path.token.kind == TOKEN_IDENTSTRING and str(head).startswith(ROOT_PREFIX)
+    if disguised or not isinstance(head, str):
+        raise LiquidSyntaxError("a path must begin with a plain name", token=path.token)
 
 
 def _check(call: FilterCall, filters: Mapping[str, Filter]) -> None:
@@ -106,6 +122,17 @@ class NotEqual(NeExpression):
         return not equal(self.left.evaluate(context), self.right.evaluate(context))
 
 
+class Contains(ContainsExpression):
+    """`a contains b`."""
+
+    __slots__ = ()
+
+    def evaluate(self, context: LiquidContext) -> object:
+        """Return whether a text or a list holds a value; a long one counts as work."""
+        cast("Scope", context).charge(weight(self.left.evaluate(context)))
+        return super().evaluate(context)
+
+
 class EqualToAny(_AnyExpression):
     """`case a` and `when b, c`."""
 
@@ -131,14 +158,22 @@ class Range(RangeLiteral):
 
 
 class Loop(LoopExpression):
-    """`item in list limit: n offset: m`, where a limit of 0 or less means no iteration."""
+    """`item in list limit: n offset: m`; a limit of 0 or less means no iteration, a missing one no limit."""
 
     __slots__ = ()
 
-    def evaluate(self, context: LiquidContext) -> tuple[Iterator[object], int]:
-        """Return the items and how many they are."""
-        if self.limit is not None:
-            limit = self._to_int(self.limit.evaluate(context), token=self.limit.token)
-            if limit <= 0:
-                return iter(()), 0
-        return super().evaluate(context)
+    def _to_int(self, obj: object, *, token: Token) -> int | None:  # type: ignore[override]
+        return None if is_missing(obj) else super()._to_int(obj, token=token)
+
+    def _slice(
+        self,
+        it: Iterator[object],
+        length: int,
+        context: LiquidContext,
+        *,
+        limit: int | None,
+        offset: int | str | None,
+    ) -> tuple[Iterator[object], int]:
+        if limit is not None and limit <= 0:
+            return iter(()), 0
+        return super()._slice(it, length, context, limit=limit, offset=offset)

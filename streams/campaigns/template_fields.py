@@ -20,6 +20,10 @@ RESERVED: Final = frozenset({"custom_attribute", "event_properties", "subscribed
 """Namespaces that are useless without `.${…}`: to name them bare is a mistake, and is reported."""
 
 
+ROOT_PREFIX: Final = "__"
+"""How the renderer's own names begin; a template that uses one could read what nobody expects it to."""
+
+
 class TemplateFields(msgspec.Struct, frozen=True):
     """The names that a template reads, each tuple sorted and without repeats.
 
@@ -77,7 +81,7 @@ class _Part(NamedTuple):
 
 _OPENING: Final = re.compile(r"\{\{|\{%")
 _OPENING_HTML: Final = re.compile(r"<!--|\{\{|\{%")
-_CONDITIONAL: Final = re.compile(r"<!--\s*(?:\[if|<!)")
+_CONDITIONAL: Final = re.compile(r"<!--\s{0,9}(?:\[if(?:[^\]]{0,200}\]>(?:<!-->|-->)?)?|<!)")
 _VERBATIM: Final = re.compile(r"\{%-?\s*(raw|doc)\s*-?%\}")
 _VERBATIM_END: Final = {name: re.compile(rf"\{{%-?\s*end{name}\s*-?%\}}") for name in ("raw", "doc")}
 _TAG: Final = re.compile(r"\{%-?\s*(#|\w+)")
@@ -140,15 +144,14 @@ def scan(text: str, *, html: bool = False) -> Iterator[Mark]:
     opening = _OPENING_HTML if html else _OPENING
     position, comment_depth = 0, 0
     while found := opening.search(text, position):
-        part = _read(text, found.start())
+        part = _skip(text, found.start()) if comment_depth else _read(text, found.start())
         if part.end < 0:  # an HTML comment that never ends is text, and so is every later one
             opening, position = _OPENING, found.end()
             continue
         if part.marks and isinstance(part.marks[-1], Fault):
             yield part.marks[-1]
             return
-        if not comment_depth:
-            yield from part.marks
+        yield from part.marks
         comment_depth = max(comment_depth + {"comment": 1, "endcomment": -1}.get(part.tag, 0), 0)
         position = part.end
 
@@ -160,9 +163,25 @@ def _read(text: str, at: int) -> _Part:
     return _output(text, at) if text.startswith("{{", at) else _tag(text, at)
 
 
+def _skip(text: str, at: int) -> _Part:
+    """Read the construct that opens at a position inside `{% comment %}`, where anything goes that ends."""
+    if text.startswith("<", at) or _VERBATIM.match(text, at):
+        return _read(text, at)
+    tag = _TAG.match(text, at)
+    if not tag and text.startswith("{%", at):
+        return _Part(at + 2, "", [])
+    begin, sign = (tag.end(), "%}") if tag else (at + 2, "}}")
+    end = text.find(sign, begin)
+    if end < 0:
+        return _faulty(at, at + 2, f"{text[at : at + 2]} is never closed: add {sign}")
+    if end - begin > SPACES_MAX and text[begin:end].isspace():
+        return _faulty(at, at + 2, f"more than {SPACES_MAX} spaces with nothing among them")
+    return _Part(end + 2, tag[1] if tag else "", [])
+
+
 def _html_comment(text: str, at: int) -> _Part:
-    if _CONDITIONAL.match(text, at):
-        return _Part(at + len("<!--"), "", [])
+    if conditional := _CONDITIONAL.match(text, at):
+        return _Part(conditional.end(), "", [])
     end = text.find("-->", at + len("<!"))
     return _Part(end + len("-->"), "", [HtmlComment(at, end + len("-->"))]) if end >= 0 else _Part(-1, "", [])
 
@@ -180,10 +199,16 @@ def _tag(text: str, at: int) -> _Part:
     if end < 0:
         return _faulty(at, tag.end(), "{% is never closed: add %}")
     if end - tag.end() > SPACES_MAX and text[tag.end() : end].isspace():
-        return _faulty(at, tag.end(), f"more than {SPACES_MAX} spaces in an empty tag")
+        return _faulty(at, tag.end(), f"more than {SPACES_MAX} spaces with nothing among them")
     marks: list[Mark] = []
+    depth = 0
     for found in _IN_TAG.finditer(text, tag.end(), end) if tag[1] != "#" else ():
+        depth += bool(found["open"]) - bool(found["close"])
+        if depth < 0:
+            return _faulty(*found.span(), "}} without {{")
         marks.extend(_inside(text, found, tag.end()))
+    if depth:
+        return _faulty(at, tag.end(), "{{ in a tag is never closed: add }}")
     return _checked(text, _Part(end + 2, tag[1], marks), at)
 
 
@@ -212,8 +237,11 @@ def _inside(text: str, found: re.Match[str], first: int) -> list[Mark]:
         return [Braces(start, end)]
     if found["stray"]:
         return [Fault(start, end, "$ must open a name, as in ${first_name}")]
-    if found["word"] in RESERVED and text[start - 1] != ".":
-        return [Fault(start, end, f"write {found['word']}.${{name}}: without ${{…}} it reads nothing")]
+    word = found["word"] or ""
+    if word in RESERVED and text[start - 1] != ".":
+        return [Fault(start, end, f"write {word}.${{name}}: without ${{…}} it reads nothing")]
+    if word.startswith(ROOT_PREFIX):
+        return [Fault(start, end, f"a name may not begin with {ROOT_PREFIX}")]
     return []
 
 

@@ -40,9 +40,13 @@ def read_lines(text: str) -> list[Line]:
         try:
             customer, day, cds, dollars = row.split()
             moment = datetime.strptime(day, "%Y%m%d")  # noqa: DTZ007 (a day, not a moment)
-            lines.append(Line(number, customer, moment.strftime("%Y-%m-%d"), int(cds), f"{float(dollars):.2f}"))
+            lines.append(
+                Line(number, customer, moment.strftime("%Y-%m-%d"), int(cds), f"{float(dollars):.2f}")
+            )
         except ValueError as error:
-            raise BadInput("bad_line", f"line {number}", f"{row.strip()[:60]!r} is no purchase ({error})") from None
+            raise BadInput(
+                "bad_line", f"line {number}", f"{row.strip()[:60]!r} is no purchase ({error})"
+            ) from None
     return lines
 
 

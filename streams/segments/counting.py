@@ -27,7 +27,9 @@ def bounds(limits: Limits) -> tuple[int, int | None]:
     """
     given = [n for n in (limits.at_least, limits.at_most, limits.exactly) if n is not None]
     if len(given) > 1:
-        raise BadDefinition("give one of at_least, at_most and exactly; for a range combine two filters with all")
+        raise BadDefinition(
+            "give one of at_least, at_most and exactly; for a range combine two filters with all"
+        )
     if limits.exactly is not None:
         return limits.exactly, limits.exactly
     if limits.at_most is not None:
@@ -38,7 +40,7 @@ def bounds(limits: Limits) -> tuple[int, int | None]:
 def compile_total(low: int, high: int | None, total: Callable[[User], int], change: str) -> Compiled:
     """A test of a lifetime count; time never changes it."""
 
-    def test(user: User, now_ms: int) -> bool:  # noqa: ARG001 (every test takes the time)
+    def test(user: User, now_ms: int) -> bool:
         count = total(user)
         return low <= count and (high is None or count <= high)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 HERE = Path(__file__).resolve().parent
 POM = HERE / "pom.xml"
@@ -25,6 +25,7 @@ RESOLVE_S_MAX = 300
 FORMAT_S_MAX = 60
 READY_S_MAX = 60
 STOP_S_MAX = 20
+TOPIC_S_MAX = 30
 START_ATTEMPTS_MAX = 3
 LOG_TAIL_CHARS = 2_000
 
@@ -221,11 +222,31 @@ class Broker:
 def create_topics(
     address: str, partitions: Mapping[str, int], config: Mapping[str, str] | None = None
 ) -> None:
-    """Create every topic named in `partitions`, replication 1, and return when the broker has done it."""
-    client = AdminClient({"bootstrap.servers": address})
+    """Create every topic named in `partitions`, replication 1, and return when each partition can be written.
+
+    (Right after the creation a partition has a leader that does not know it yet and refuses to serve.)
+    """
+    client = _client(address)
     wanted = [NewTopic(name, count, 1, config=dict(config or {})) for name, count in partitions.items()]
-    for created in client.create_topics(wanted, operation_timeout=30).values():
-        created.result(timeout=30)
+    for created in client.create_topics(wanted, operation_timeout=TOPIC_S_MAX).values():
+        created.result(timeout=TOPIC_S_MAX)
+    places = [TopicPartition(name, number) for name, count in partitions.items() for number in range(count)]
+    deadline = time.monotonic() + TOPIC_S_MAX
+    while not _serves(client, places):
+        if time.monotonic() > deadline:
+            raise BrokerFailedError(f"{sorted(partitions)} cannot be written {TOPIC_S_MAX} s after creation")
+        time.sleep(0.02)
+
+
+def _client(address: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": address, "log_level": 2})
+
+
+def _serves(client: AdminClient, places: list[TopicPartition]) -> bool:
+    newest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    ends = client.list_offsets(dict.fromkeys(places, newest), request_timeout=TOPIC_S_MAX)
+    errors = [end.exception(timeout=TOPIC_S_MAX) for end in ends.values()]
+    return not any(errors)
 
 
 def _jars() -> Path:
@@ -295,6 +316,6 @@ def _listens(port: int) -> bool:
 
 def _answers(address: str) -> bool:
     try:
-        return bool(AdminClient({"bootstrap.servers": address}).list_topics(timeout=5).brokers)
+        return bool(_client(address).list_topics(timeout=5).brokers)
     except KafkaException:
         return False

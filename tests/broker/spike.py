@@ -24,7 +24,7 @@ from typing import Any
 
 import aiokafka.producer.sender
 import uvloop
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
 from tests.broker.kafka import Broker, create_topics
 from tests.broker.toy import (
@@ -32,6 +32,7 @@ from tests.broker.toy import (
     Plan,
     closed_batch,
     commit_slice,
+    end_offset,
     ended,
     new_run,
     spawn,
@@ -134,13 +135,6 @@ async def until_no_open_transaction(address: str, topic: str) -> None:
     raise TimeoutError(f"{topic} still has an open transaction")
 
 
-async def end_offset(address: str, topic: str, level: str) -> int:
-    """The end of partition 0 for readers of that isolation level."""
-    place = TopicPartition(topic, 0)
-    async with AIOKafkaConsumer(bootstrap_servers=address, isolation_level=level) as reader:
-        return int((await reader.end_offsets([place]))[place])
-
-
 @dataclass(frozen=True, slots=True)
 class Case:
     """One line of the table."""
@@ -164,6 +158,17 @@ class Meter:
     build_ms: list[float]
 
 
+async def one_slice(producer: AIOKafkaProducer, topics: Sequence[str], partition: int, case: Case) -> float:
+    """Build and commit one slice; the time between the two."""
+    batches = [(topic, partition, closed_batch(producer, [PAIR] * case.size)) for topic in topics]
+    built = time.perf_counter()
+    if case.transactional:
+        await commit_slice(producer, batches)
+    else:
+        await asyncio.gather(*[await producer.send_batch(b, topic, partition=p) for topic, p, b in batches])
+    return built
+
+
 async def drive(
     producer: AIOKafkaProducer, topics: Sequence[str], partition: int, case: Case, meter: Meter
 ) -> None:
@@ -172,14 +177,7 @@ async def drive(
     over += CASE_S
     due += case.pace_s * partition / case.partitions
     while (begun := time.perf_counter()) < over:
-        batches = [(topic, partition, closed_batch(producer, [PAIR] * case.size)) for topic in topics]
-        built = time.perf_counter()
-        if case.transactional:
-            await commit_slice(producer, batches)
-        else:
-            await asyncio.gather(
-                *[await producer.send_batch(b, topic, partition=p) for topic, p, b in batches]
-            )
+        built = await one_slice(producer, topics, partition, case)
         done = time.perf_counter()
         meter.total_ms.append((done - begun) * 1000)
         meter.build_ms.append((built - begun) * 1000)
@@ -195,6 +193,8 @@ async def measure(broker: Broker, case: Case) -> dict[str, Any]:
     ids = [f"{run}-{n}" for n in range(case.partitions)] if case.transactional else [None]
     aiokafka.producer.sender.BACKOFF_OVERRIDE = BACKOFFS_S.get(case.mode, 0.02)
     producers = [await started_producer(broker.address, id_, topics) for id_ in ids]
+    for number in range(case.partitions):  # the first slice of a producer meets cold paths on both sides
+        await one_slice(producers[number % len(producers)], topics, number, case)
     meter = Meter([], [])
     before = (time.process_time(), cpu_s(broker.pid), time.perf_counter())
     drives = (drive(producers[n % len(producers)], topics, n, case, meter) for n in range(case.partitions))
@@ -257,14 +257,14 @@ def footprint() -> tuple[int, int, int]:
 
 
 async def cost(broker: Broker) -> list[dict[str, Any]]:
-    """All cases, a warm-up before them."""
+    """The weight of producers while the process is young, then a warm-up, then all cases."""
     modes = [*BACKOFFS_S, "idempotent"]
+    weights = [await weigh(broker.address, count) for count in (1, 8, 32)]
     await measure(broker, Case("idempotent", 8, 100))
     await measure(broker, Case("transaction, 2 ms backoff", 8, 100))
     cases = [Case(mode, count, size) for count in (1, 8) for size in SIZES for mode in modes]
     cases += [Case(mode, 8, size, PACE_S) for size in PACED_SIZES for mode in modes]
-    rows = [await measure(broker, case) for case in cases]
-    return rows + [await weigh(broker.address, count) for count in (1, 8, 32)]
+    return weights + [await measure(broker, case) for case in cases]
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -74,11 +74,12 @@ class Plan:
 
 
 class Fate:
-    """Sends the planned signal to this very process when the planned slice reaches the planned stage."""
+    """Sends the planned signal to this process, once, when the planned slice reaches the planned stage."""
 
     def __init__(self, plan: Plan) -> None:
         """Start before the first slice."""
-        self._plan, self._slice, self.random = plan, 0, random.Random(plan.seed)
+        self._signal, self._hit, self._slice = plan.hit_signal, (plan.hit_slice, plan.hit_stage), 0
+        self.random = random.Random(plan.seed)
 
     def begin(self) -> None:
         """The next slice begins."""
@@ -86,8 +87,9 @@ class Fate:
 
     def reach(self, stage: str) -> None:
         """Be hit here, if that is the plan."""
-        if (self._slice, stage) == (self._plan.hit_slice, self._plan.hit_stage):
-            os.kill(os.getpid(), self._plan.hit_signal)
+        if (self._slice, stage) == self._hit:
+            self._hit = (0, "")
+            os.kill(os.getpid(), self._signal)
 
 
 def new_producer(address: str, transactional_id: str | None) -> AIOKafkaProducer:
@@ -155,8 +157,20 @@ async def send_slice(producer: AIOKafkaProducer, batches: list[Batch], fate: Fat
                 fate.reach(stage)
 
 
+async def end_offset(address: str, topic: str, level: str, partition: int = 0) -> int:
+    """The end of the partition for readers of that level: committed ones stop at an open transaction."""
+    place = TopicPartition(topic, partition)
+    async with AIOKafkaConsumer(bootstrap_servers=address, isolation_level=level) as reader:
+        return int((await reader.end_offsets([place]))[place])
+
+
 async def read_all(address: str, topic: str, partition: int = 0, level: str = "read_committed") -> list[Any]:
-    """Every record of a partition up to its present end; raises TimeoutError when the end is not reached."""
+    """Every record up to the end of the log as it is now; raises TimeoutError when that is not reached.
+
+    A committed reader waits for transactions that are still open. Also for one whose commit has returned: the
+    broker writes the markers after it has answered.
+    """
+    end = await end_offset(address, topic, "read_uncommitted", partition)
     reader = AIOKafkaConsumer(
         bootstrap_servers=address,
         isolation_level=level,
@@ -167,7 +181,6 @@ async def read_all(address: str, topic: str, partition: int = 0, level: str = "r
     try:
         place, records = TopicPartition(topic, partition), []
         reader.assign([place])
-        end = (await reader.end_offsets([place]))[place]
         async with asyncio.timeout(READ_S_MAX):
             while await reader.position(place) < end:
                 records += (await reader.getmany(place, timeout_ms=100)).get(place, [])
@@ -263,7 +276,7 @@ def spawn(plan: Plan) -> subprocess.Popen[str]:
     """The worker as a process of its own."""
     command = [sys.executable, "-m", "tests.broker.toy", json.dumps(asdict(plan))]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=None, text=True, cwd=REPOSITORY
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=REPOSITORY
     )
 
 

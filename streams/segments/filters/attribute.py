@@ -28,7 +28,7 @@ def compile_(params: Params) -> Compiled:
     path = params.path
     lacking_holds = params.under is not msgspec.UNSET or same(params.is_, 0) or check(None)
 
-    def test(user: User, now_ms: int) -> bool:  # noqa: ARG001 (every test takes the time)
+    def test(user: User, now_ms: int) -> bool:
         value = user.attributes.get(path)
         return lacking_holds if value is None else check(value)
 

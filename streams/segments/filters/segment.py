@@ -10,7 +10,7 @@ from streams.segments.filter import Compiled, Filter, Name
 def compile_(name: str) -> Compiled:
     """Compile to one dict lookup per test; the workspace orders segments so that the other is decided first."""
 
-    def test(user: User, now_ms: int) -> bool:  # noqa: ARG001 (every test takes the time)
+    def test(user: User, now_ms: int) -> bool:
         return name in user.memberships
 
     def explain(user: User, now_ms: int) -> dict[str, JSONValue]:

@@ -1,0 +1,115 @@
+"""Definitions: every version of the workspace, from the definitions topic into memory."""
+
+from typing import Final
+
+import msgspec
+
+from agents.engine.transport import Transport
+from channels.render.engine import Renderer
+from channels.registry import CHANNELS
+from channels.render.errors import RenderError
+from streams import topics
+from streams.campaigns.trigger import Campaign
+from streams.codec import pack, to_json
+from streams.definitions import ALL_CAMPAIGNS, Definitions, decode_definitions
+from streams.errors import BadDefinition
+from streams.mailbox import Switch
+from streams.records import Output
+from streams.workspace import Workspace, compile_workspace
+
+PARTITION: Final = 0
+
+
+class Workspaces:
+    """Versions by their offset in the definitions topic; version -1 is the empty workspace before the first."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._compiled = {-1: compile_workspace(Definitions([], []), -1)}
+        self._definitions: dict[int, Definitions] = {}
+        self.latest_version = -1
+        self._load()
+
+    def _load(self) -> None:
+        offset = self._transport.start(topics.DEFINITIONS.name, PARTITION)
+        while records := self._transport.read(topics.DEFINITIONS.name, PARTITION, offset):
+            for record in records:
+                self._definitions[record.offset] = decode_definitions(record.value)
+                self.latest_version = record.offset
+            offset = records[-1].offset + 1
+
+    def of(self, version: int) -> Workspace:
+        """The compiled workspace of a version."""
+        workspace = self._compiled.get(version)
+        if workspace is None:
+            workspace = self._compiled[version] = compile_workspace(self._definitions[version], version)
+        return workspace
+
+    @property
+    def latest(self) -> Workspace:
+        """The newest version: the one whose pauses hold before each attempt."""
+        return self.of(self.latest_version)
+
+    async def apply(self, definitions: Definitions, *, has_users: bool) -> bool:
+        """Make these definitions the newest version if they differ; False when they are in force already.
+
+        Raises:
+            BadDefinition: they cannot be used, or users exist whose rows were kept for other definitions.
+        """
+        check(definitions)
+        if self.latest_version >= 0 and self.latest.digest == definitions.digest:
+            return False
+        if has_users:
+            raise BadDefinition(
+                "the workspace differs from the one this data folder was built with, and it has users: changing "
+                "definitions over existing users is not built yet; use a new HEADRACE_DATA, or the old workspace"
+            )
+        await self._append(definitions)
+        return True
+
+    async def pause(self, campaign: str, *, paused: bool) -> None:
+        """Pause or resume a campaign, or `*` for all. Raises BadDefinition for an unknown name."""
+        if campaign != ALL_CAMPAIGNS and campaign not in self.latest.campaigns:
+            known = ", ".join(self.latest.campaigns) or "none"
+            raise BadDefinition(f"no campaign {campaign!r}; campaigns are {known}")
+        names = set(self.latest.paused)
+        if paused:
+            names.add(campaign)
+        elif campaign == ALL_CAMPAIGNS:
+            names.clear()
+        else:
+            names.discard(campaign)
+        newest = self._definitions[self.latest_version]
+        await self._append(msgspec.structs.replace(newest, paused=sorted(names)))
+
+    async def _append(self, definitions: Definitions) -> None:
+        version = self._transport.end(topics.DEFINITIONS.name, PARTITION)
+        await self._transport.append([Output(topics.DEFINITIONS.name, PARTITION, None, to_json(definitions))])
+        self._definitions[version] = definitions
+        self.latest_version = version
+        await self.switch()
+
+    async def switch(self) -> None:
+        """Tell every mailbox to go over to the newest version; a repeated switch changes nothing."""
+        if self.latest_version < 0:
+            return
+        value = pack(Switch(self.latest_version))
+        partitions = range(self._transport.partitions)
+        await self._transport.append([Output(topics.MAILBOX.name, at, None, value) for at in partitions])
+
+
+def check(definitions: Definitions) -> None:
+    """Compile everything, templates included. Raises BadDefinition with every fault, one per line."""
+    workspace = compile_workspace(definitions, 0)
+    renderer = Renderer()
+    faults = [fault for campaign in workspace.campaigns.values() if (fault := _template_fault(campaign, renderer))]
+    if faults:
+        raise BadDefinition("\n".join(faults))
+
+
+def _template_fault(campaign: Campaign, renderer: Renderer) -> str | None:
+    try:
+        CHANNELS[campaign.channel].compile(campaign.message, renderer)
+    except RenderError as error:
+        return f"campaigns/{campaign.name}: message: {error}"
+    return None

@@ -1,0 +1,210 @@
+"""Delivery: a send is rendered, recorded, attempted, and its outcome told; the only writer of dispatches."""
+
+from typing import Final
+
+import msgspec
+
+from agents.definitions import Workspaces
+from agents.engine.engine import Engine
+from agents.engine.slices import Slice
+from channels.channel import Envelope, Provider, Receipt, Render, Request, Skipped
+from channels.registry import CHANNELS
+from channels.render.engine import RenderContext, Renderer
+from channels.render.errors import MessageAborted, RenderError
+from config import metrics
+from streams import ids, topics
+from streams.codec import pack
+from streams.mailbox import Outcome, OutcomeKind
+from streams.policy.consent import may_receive
+from streams.records import Output
+from streams.sends import Send, decode_send
+from tables.dispatches import Dispatch, Dispatches
+from tables.partition import UsersView
+from tables.positions import read_position, stage_position
+from tables.store import Batch
+
+NAME: Final = "delivery"
+REASON_CHARS_MAX: Final = 200
+
+
+class Delivery:
+    """The dispatches of every partition, and the providers they go to."""
+
+    def __init__(self, engine: Engine, workspaces: Workspaces, providers: dict[str, Provider]) -> None:
+        self._engine = engine
+        self._workspaces = workspaces
+        self._providers = providers
+        self._users = UsersView(engine.store)
+        self._renderer = Renderer()
+        self._renders: dict[tuple[int, str], Render] = {}
+        self.dispatches = [Dispatches(engine.store, at) for at in range(engine.settings.partitions)]
+
+    def register(self) -> None:
+        """Read `sends.<channel>`."""
+
+        def position(topic: str, partition: int) -> int:
+            return read_position(self._engine.store, NAME, topic, partition)
+
+        self._engine.agent(NAME, list(topics.SENDS.values()), position, self._handle)
+
+    async def settle(self) -> int:
+        """Bring to an end what a crash left between attempt and outcome; call before `start`.
+
+        Returns:
+            The number of dispatches settled.
+        """
+        count = 0
+        for partition, table in enumerate(self.dispatches):
+            uncertain = [dispatch for dispatch in table.open() if dispatch.state == "attempting"]
+            for channel in sorted({dispatch.channel for dispatch in uncertain}):
+                of_channel = {found.dispatch_id: found for found in uncertain if found.channel == channel}
+                requests = [_request(dispatch) for dispatch in of_channel.values()]
+                receipts = await self._providers[channel].settle(requests)
+                await self._finish(partition, of_channel, receipts)
+                count += len(receipts)
+        return count
+
+    async def _handle(self, piece: Slice) -> None:
+        partition = piece.partition
+        recorded = await self._record(piece)
+        if recorded:
+            await self._engine.transport.sync()
+            await self._attempt(partition, recorded)
+        metrics.RECORDS_READ.labels(NAME).inc(len(piece.records))
+        self._engine.slices.finish(piece)
+
+    async def _record(self, piece: Slice) -> dict[str, Dispatch]:
+        """Render and record a slice's sends, with the new position; returns those to attempt."""
+        sends = {send.dispatch_id: send for send in (decode_send(record.value) for record in piece.records)}
+        table = self.dispatches[piece.partition]
+        known = table.known(list(sends))
+        fresh = [send for name, send in sends.items() if name not in known]
+        consents = self._consents(piece.partition, [send.user for send in fresh])
+        batch = self._engine.transport.batch()
+        outputs: list[Output] = []
+        recorded: dict[str, Dispatch] = {}
+        for send, consent in zip(fresh, consents, strict=True):
+            dispatch = self._prepare(send, consent)
+            table.stage(batch, dispatch, old_state=None)
+            if dispatch.state == "attempting":
+                recorded[dispatch.dispatch_id] = dispatch
+            else:
+                outputs.append(_outcome(piece.partition, dispatch))
+        stage_position(batch, NAME, piece.topic, piece.partition, piece.next_offset)
+        await self._commit(batch, table, outputs)
+        return recorded
+
+    def _prepare(self, send: Send, consent: str) -> Dispatch:
+        """The dispatch of a send: rendered and about to be attempted, or aborted with the reason."""
+        dispatch = Dispatch(
+            send.dispatch_id,
+            send.campaign,
+            send.channel,
+            send.user,
+            send.version,
+            send.decided_ms,
+            "attempting",
+            updated_ms=self._now_ms(send.decided_ms),
+        )
+        refusal = self._refusal(send.campaign, send.channel, consent)
+        try:
+            if refusal:
+                raise Skipped(refusal)
+            request = self._render(send)
+            dispatch.address, dispatch.request, dispatch.attempts = request.address, request.body, 1
+        except (Skipped, MessageAborted, RenderError) as error:
+            dispatch.state = "aborted"
+            dispatch.reason = str(error).partition("\n")[0][:REASON_CHARS_MAX]
+        return dispatch
+
+    def _render(self, send: Send) -> Request:
+        key = (send.version, send.campaign)
+        render = self._renders.get(key)
+        if render is None:
+            message = self._workspaces.of(send.version).campaigns[send.campaign].message
+            render = self._renders[key] = CHANNELS[send.channel].compile(message, self._renderer)
+        campaign = {
+            "name": send.campaign,
+            "dispatch_id": send.dispatch_id,
+            "api_id": ids.definition_api_id("campaign", send.campaign),
+        }
+        context = RenderContext(
+            profile={**send.profile, "user_id": send.user},
+            custom=send.custom,
+            event_properties=send.event_properties,
+            campaign=campaign,
+            now_s=send.decided_ms / 1000,
+        )
+        return render(Envelope(send.dispatch_id, send.campaign, send.decided_ms), context)
+
+    async def _attempt(self, partition: int, recorded: dict[str, Dispatch]) -> None:
+        """Read pause and consent once more, then attempt; the outcome is kept and told together."""
+        dispatches = list(recorded.values())
+        consents = self._consents(partition, [dispatch.user for dispatch in dispatches])
+        requests: dict[str, list[Request]] = {}
+        receipts: list[Receipt] = []
+        for dispatch, consent in zip(dispatches, consents, strict=True):
+            refusal = self._refusal(dispatch.campaign, dispatch.channel, consent)
+            if refusal:
+                receipts.append(Receipt(dispatch.dispatch_id, "aborted", refusal))
+            else:
+                requests.setdefault(dispatch.channel, []).append(_request(dispatch))
+        for channel, batch in requests.items():
+            receipts += await self._providers[channel].attempt(batch)
+        await self._finish(partition, recorded, receipts)
+
+    async def _finish(self, partition: int, open_ones: dict[str, Dispatch], receipts: list[Receipt]) -> None:
+        """Write what became of dispatches, and tell their users, in one commit."""
+        table = self.dispatches[partition]
+        batch = self._engine.transport.batch()
+        outputs = []
+        for receipt in receipts:
+            dispatch = open_ones[receipt.dispatch_id]
+            old_state = dispatch.state
+            dispatch.state, dispatch.reason = receipt.kind, receipt.reason
+            dispatch.updated_ms = self._now_ms(dispatch.decided_ms)
+            table.stage(batch, dispatch, old_state=old_state)
+            outputs.append(_outcome(partition, dispatch))
+        await self._commit(batch, table, outputs)
+
+    async def _commit(self, batch: Batch, table: Dispatches, outputs: list[Output]) -> None:
+        table.stage_counts(batch)
+        await self._engine.transport.commit(batch, outputs)
+
+    def _consents(self, partition: int, users: list[str]) -> list[str]:
+        """Per user the channel that is refused, nothing if none is, `?` where the row cannot be read."""
+        return [
+            "?" if row is None else "" if may_receive("email", row.attributes) else "email"
+            for row in self._users.get_many(partition, users)
+        ]
+
+    def _refusal(self, campaign: str, channel: str, consent: str) -> str:
+        """Why a dispatch may not go now: the campaign is paused, or consent is missing or unreadable."""
+        if self._workspaces.latest.is_paused(campaign):
+            return "campaign_paused"
+        if consent == "?":
+            return "consent_unreadable"
+        return "unsubscribed" if consent == channel else ""
+
+    def _now_ms(self, decided_ms: int) -> int:
+        """Under the stream clock a dispatch lives at the time it was decided."""
+        return decided_ms if self._engine.settings.clock == "stream" else self._engine.clock.now_ms()
+
+
+def _request(dispatch: Dispatch) -> Request:
+    return Request(dispatch.dispatch_id, dispatch.address, dispatch.request)
+
+
+def _outcome(partition: int, dispatch: Dispatch) -> Output:
+    kind = msgspec.convert(dispatch.state, OutcomeKind)
+    metrics.OUTCOMES.labels(dispatch.channel, kind).inc()
+    outcome = Outcome(
+        dispatch.dispatch_id,
+        max(1, dispatch.attempts),
+        kind,
+        dispatch.updated_ms,
+        dispatch.reason,
+        dispatch.address,
+    )
+    return Output(topics.MAILBOX.name, partition, dispatch.user.encode(), pack(outcome))
+

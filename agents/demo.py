@@ -1,0 +1,122 @@
+"""The demo: eighteen months of real purchases, replayed under the stream clock."""
+
+import asyncio
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+from agents.node import Node
+from streams import topics
+from streams.codec import partition_of, to_json
+from streams.errors import BadSetting
+from streams.ingest import cdnow
+from streams.records import Output
+
+BATCH_RECORDS: Final = 2_000
+AHEAD_RECORDS_MAX: Final = 20_000
+PROGRESS_S: Final = 0.2
+_LINE: Final = "line"
+
+Report = Callable[[int, int, float], None]
+
+
+def data_file() -> Path:
+    """The CDNOW file in the installed package `lifetimes`, which is read, not imported. Raises BadSetting."""
+    spec = find_spec("lifetimes")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    path = Path(folders[0]) / "datasets" / "CDNOW_master.txt" if folders else Path()
+    if not path.is_file():
+        raise BadSetting("the package lifetimes, which ships the CDNOW data, is not installed; run `make demo`")
+    return path
+
+
+class Replay:
+    """The lines to send, in order; each goes to the partition of its user, with its number as a header."""
+
+    def __init__(self, node: Node) -> None:
+        lines = cdnow.read_lines(data_file().read_text(encoding="ascii"))
+        self._node = node
+        self._partitions = node.settings.partitions
+        self._entries = list(cdnow.entries(lines))
+        self._end = to_json({"type": "end", "time": cdnow.last_day(lines)})
+        self.total = len(self._entries) + self._partitions
+        self.sent = 0
+
+    async def run(self, report: Report) -> None:
+        """Send what the events topic does not hold yet, never far ahead of the agents; then wait for them."""
+        began = perf_counter()
+        done = [self._last_line(partition) for partition in range(self._partitions)]
+        outputs: list[Output] = []
+        targets: dict[bytes, int] = {}
+        for number, entry in enumerate(self._entries):
+            target = targets.get(entry.key)
+            if target is None:
+                target = targets[entry.key] = partition_of(entry.key, self._partitions)
+            self.sent += 1
+            if number <= done[target]:
+                continue
+            outputs.append(self._output(target, entry.key, entry.value, number))
+            if len(outputs) >= BATCH_RECORDS:
+                await self._append(outputs)
+                outputs = []
+                report(self.sent, self.total, perf_counter() - began)
+        for partition in range(self._partitions):
+            number = len(self._entries) + partition
+            self.sent += 1
+            if number > done[partition]:
+                outputs.append(self._output(partition, None, self._end, number))
+        await self._append(outputs)
+        waiting = asyncio.create_task(self._node.quiesce())
+        while not waiting.done():
+            report(self.sent, self.total, perf_counter() - began)
+            await asyncio.wait([waiting], timeout=PROGRESS_S)
+        await waiting
+
+    async def _append(self, outputs: list[Output]) -> None:
+        await self._node.engine.transport.append(outputs)
+        failure = self._node.engine.failure
+        while sum(self._node.engine.slices.lag().values()) > AHEAD_RECORDS_MAX:
+            if failure is not None and failure.done():
+                raise failure.result()
+            await asyncio.sleep(0.002)
+
+    def _output(self, partition: int, key: bytes | None, value: bytes, number: int) -> Output:
+        return Output(topics.EVENTS.name, partition, key, value, ((_LINE, str(number).encode()),))
+
+    def _last_line(self, partition: int) -> int:
+        """The number of the last line that the events partition holds, -1 for none."""
+        transport = self._node.engine.transport
+        end = transport.end(topics.EVENTS.name, partition)
+        if end == 0:
+            return -1
+        record = transport.read(topics.EVENTS.name, partition, end - 1)[-1]
+        number = dict(record.headers).get(_LINE)
+        if number is None:
+            raise BadSetting(f"{self._node.settings.data} holds events that no demo sent; use a new HEADRACE_DATA")
+        return int(number)
+
+
+def result(node: Node, seconds: float) -> dict[str, Any]:
+    """The demo's line: what happened since the data folder began."""
+    totals = node.queries.totals()
+    sends = node.queries.sends()
+    states = {
+        state: sum(row.get(state, 0) for row in sends.values()) for state in ("sent", "held", "aborted", "failed")
+    }
+    return {
+        "events": totals["purchases"],
+        "users": totals["users"],
+        "revenue": float(totals["revenue"].get("USD", "0")),
+        "segments": node.queries.segments(),
+        "sends": {campaign: sum(row.values()) for campaign, row in sends.items()},
+        "delivered": states["sent"],
+        "held": states["held"],
+        "aborted": states["aborted"],
+        "failed": states["failed"],
+        "dead_letters": totals["dead_letters"],
+        "export": totals["export"],
+        "seconds": round(seconds, 2),
+        "events_per_s": round(totals["purchases"] / seconds) if seconds else 0,
+    }

@@ -1,0 +1,198 @@
+"""One process: everything it has one of, started in order and stopped in order."""
+
+import asyncio
+import fcntl
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from agents import intake
+from agents.definitions import Workspaces
+from agents.delivery import Delivery
+from agents.engine.engine import Engine
+from agents.export import Export
+from agents.ticker import run_ticker
+from agents.users import Users
+from agents.web.control import ControlServer, from_wire
+from agents.web.queries import Queries
+from agents.web.status import Status
+from channels.outbox import FILE_NAMES, Outbox
+from channels.sinks.avro_files import AvroFiles
+from config.clock import Clock
+from config.settings import Settings
+from config.workspace import read_workspace
+from streams import topics
+from streams.definitions import read_definitions
+from streams.errors import BadSetting
+from tables.store import Store
+
+META_PARTITIONS: Final = b"partitions"
+
+
+class DataFolder:
+    """The data folder, locked while this process uses it."""
+
+    def __init__(self, path: Path) -> None:
+        """Create and lock it. Raises BadSetting when another process uses it."""
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = path
+        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise BadSetting(f"HEADRACE_DATA={path}: another process uses this folder; stop it first") from None
+
+    def close(self) -> None:
+        """Unlock."""
+        os.close(self._lock)
+
+
+class Node:
+    """A worker on the embedded log. Everything is wired by `open`, and runs between `start` and `stop`."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        """Open the folder and wire the parts. Raises BadSetting or OutsideFailing."""
+        self.settings = settings
+        self.folder = DataFolder(settings.data)
+        self.store = Store(settings.data / "db")
+        _check_partitions(self.store, settings)
+        self.engine = Engine(settings, clock, self.store, settings.data / "faust")
+        self.workspaces = Workspaces(self.engine.transport)
+        self.queries = Queries(self.store, self.engine.transport, self.workspaces)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def wire(self) -> None:
+        """Register the agents, in the order in which data flows."""
+        settings, engine = self.settings, self.engine
+        intake.register(engine)
+        self.users = Users(engine, self.workspaces.of)
+        self.users.register()
+        outbox = settings.data / "outbox"
+        providers = {channel: Outbox(outbox, channel) for channel in FILE_NAMES}
+        self.delivery = Delivery(engine, self.workspaces, dict(providers))
+        self.delivery.register()
+        self.export = Export(engine, AvroFiles(settings.exports_folder, settings.app))
+        self.export.register()
+        self.status = Status(engine)
+        self.control = ControlServer(self._commands())
+
+    async def start(self) -> None:
+        """Load the workspace, settle what a crash left open, then let records flow."""
+        if self.settings.workspace is not None:
+            definitions = read_definitions(read_workspace(self.settings.workspace))
+            await self.workspaces.apply(definitions, has_users=bool(self.queries.totals()["users"]))
+        if self.workspaces.latest_version > min(fold.position.version for fold in self.users.folds):
+            await self.workspaces.switch()
+        await self.delivery.settle()
+        await self.engine.start()
+        await self.control.start(self.settings.data)
+        if self.settings.http:
+            try:
+                await self.status.start(self.settings.http)
+            except OSError as error:
+                raise BadSetting(f"HEADRACE_HTTP={self.settings.http}: {error.strerror}; choose another port") from None
+        self._watch(run_ticker(self.engine, self.users))
+        self._watch(self.export.run())
+        self.status.ready = True
+
+    def _watch(self, work: Any) -> None:
+        """Run work beside the agents; its error stops the process like theirs."""
+
+        async def watched() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                self.engine.fail(error)
+                raise
+
+        self._tasks.append(asyncio.create_task(watched()))
+
+    async def quiesce(self) -> None:
+        """Wait until every record has been processed by every agent; raises what made the engine stop."""
+        assert self.engine.failure is not None
+        while any(self.engine.slices.lag().values()):
+            if self.engine.failure.done():
+                raise self.engine.failure.result()
+            await asyncio.sleep(0.01)
+
+    async def stop(self, timeout_s: float = 5.0) -> bool:
+        """Finish what is in flight and close; False when something had to be cut off."""
+        self.status.ready = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        drained = await self.engine.stop(timeout_s)
+        await self.control.stop(self.settings.data)
+        await self.status.stop()
+        self.close()
+        return drained
+
+    def close(self) -> None:
+        """Close store and folder."""
+        self.store.close()
+        self.folder.close()
+
+    def _commands(self) -> dict[str, Any]:
+        """What the control socket answers."""
+        return {name: command(self) for name, command in COMMANDS.items()}
+
+
+def _reader(name: str) -> Any:
+    def bind(node: Node) -> Any:
+        async def run(args: dict[str, Any]) -> Any:
+            return getattr(node.queries, name)(**args)
+
+        return run
+
+    return bind
+
+
+def _append(node: Node) -> Any:
+    async def run(args: dict[str, Any]) -> int:
+        outputs = from_wire(args["outputs"])
+        if any(output.topic != topics.EVENTS.name for output in outputs):
+            raise BadSetting("only the events topic takes records from outside")
+        await node.engine.transport.append(outputs)
+        return len(outputs)
+
+    return run
+
+
+def _pause(node: Node) -> Any:
+    async def run(args: dict[str, Any]) -> bool:
+        await node.workspaces.pause(str(args["campaign"]), paused=bool(args["paused"]))
+        return bool(args["paused"])
+
+    return run
+
+
+def _partitions(node: Node) -> Any:
+    async def run(args: dict[str, Any]) -> int:
+        return node.settings.partitions
+
+    return run
+
+
+READERS: Final = ("user", "segments", "explain", "sends", "dispatches", "lag", "tail", "totals")
+COMMANDS: Final = {
+    **{name: _reader(name) for name in READERS},
+    "append": _append,
+    "pause": _pause,
+    "partitions": _partitions,
+}
+
+
+def _check_partitions(store: Store, settings: Settings) -> None:
+    """Hold the partition count to what the folder was made with."""
+    known = store.get("meta", META_PARTITIONS)
+    if known is None:
+        batch = store.batch()
+        batch.put("meta", META_PARTITIONS, str(settings.partitions).encode())
+        store.write(batch)
+    elif int(known) != settings.partitions:
+        raise BadSetting(
+            f"HEADRACE_PARTITIONS={settings.partitions}: {settings.data} was made with {int(known)}; use that number"
+        )

@@ -1,0 +1,1 @@
+"""What a process answers: health, metrics, and the commands of its operators."""

@@ -1,0 +1,212 @@
+"""Answers to operators' questions, from the state as last committed."""
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from agents.definitions import Workspaces
+from agents.engine.transport import Transport
+from agents.intake import NAME as INTAKE
+from streams import ids, topics
+from streams.codec import partition_of
+from streams.errors import BadSetting
+from streams.profiles.row import User
+from streams.times import format_time
+from tables.cursors import read_cursors
+from tables.dispatches import FINAL, Dispatches
+from tables.partition import UsersView
+from tables.positions import read_position
+from tables.store import Store
+
+LIST_MAX: Final = 1_000
+Answer = dict[str, Any]
+
+
+class Queries:
+    """Read-only; works beside running agents and on a folder that nobody uses."""
+
+    def __init__(self, store: Store, transport: Transport, workspaces: Workspaces) -> None:
+        self._store = store
+        self._transport = transport
+        self._workspaces = workspaces
+        self._users = UsersView(store)
+
+    def _row(self, external_id: str) -> User:
+        partition = partition_of(external_id.encode(), self._transport.partitions)
+        user = self._users.get(partition, external_id)
+        if user is None:
+            raise BadSetting(f"no user {external_id!r}; ids are case-sensitive")
+        return user
+
+    def user(self, external_id: str) -> Answer:
+        """Everything known of a user."""
+        user = self._row(external_id)
+        now_ms = user.now_ms
+        answer: Answer = msgspec.to_builtins(
+            {
+                "external_id": external_id,
+                "user_id": ids.user_id(external_id),
+                "last_decided": format_time(now_ms),
+                "next_timer": None if user.timer_ms is None else format_time(user.timer_ms),
+                "attributes": user.attributes,
+                "purchases": _counter(user.purchases, now_ms),
+                "money": {currency: str(amount) for currency, amount in sorted(user.money.items())},
+                "products": {name: _counter(found, now_ms) for name, found in sorted(user.products.items())},
+                "events": {name: _counter(found, now_ms) for name, found in sorted(user.events.items())},
+                "sessions": _counter(user.sessions, now_ms),
+                "segments": {name: format_time(at) for name, at in sorted(user.memberships.items())},
+                "campaigns": {
+                    name: {"entries": history.entries, "last": format_time(history.last_ms)}
+                    for name, history in sorted(user.campaigns.items())
+                },
+                "open_dispatches": len([found for found in user.dispatches.values() if not found.final_ms]),
+            }
+        )
+        return answer
+
+    def explain(self, external_id: str, segment: str) -> Answer:
+        """Why a user is, or is not, in a segment: the tree with each leaf's verdict, at the partition's time."""
+        workspace = self._workspaces.latest
+        found = next((each for each in workspace.segments if each.name == segment), None)
+        if found is None:
+            known = ", ".join(each.name for each in workspace.segments) or "none"
+            raise BadSetting(f"no segment {segment!r}; segments are {known}")
+        user = self._row(external_id)
+        partition = partition_of(external_id.encode(), self._transport.partitions)
+        now_ms = max(user.now_ms, self._users.position(partition).clock_ms)
+        return {
+            "external_id": external_id,
+            "segment": segment,
+            "member": segment in user.memberships,
+            "at": format_time(now_ms),
+            "why": msgspec.to_builtins(found.predicate.explain(user, now_ms)),
+        }
+
+    def segments(self) -> Answer:
+        """Per segment how many entered, left and are in it now."""
+        entered, left = self._sum("entered"), self._sum("left")
+        return {
+            segment.name: {
+                "entered": int(entered.get(segment.name, 0)),
+                "left": int(left.get(segment.name, 0)),
+                "now": int(entered.get(segment.name, 0) - left.get(segment.name, 0)),
+            }
+            for segment in sorted(self._workspaces.latest.segments, key=lambda segment: segment.name)
+        }
+
+    def _sum(self, field: str) -> dict[str, Decimal | int]:
+        total: dict[str, Decimal | int] = {}
+        for partition in range(self._transport.partitions):
+            for name, count in getattr(self._users.position(partition).totals, field).items():
+                total[name] = total.get(name, 0) + count
+        return total
+
+    def totals(self) -> Answer:
+        """What has happened since the data folder began, summed over partitions."""
+        all_totals = [self._users.position(at).totals for at in range(self._transport.partitions)]
+        names = ("users", "purchases", "custom_events", "attributes", "sessions", "duplicates", "refused", "timers")
+        answer: Answer = {name: sum(getattr(totals, name) for totals in all_totals) for name in names}
+        answer["revenue"] = {currency: str(amount) for currency, amount in sorted(self._sum("revenue").items())}
+        cursors = [read_cursors(self._store, at) for at in range(self._transport.partitions)]
+        answer["export"] = {"files": sum(each.files for each in cursors), "rows": sum(each.rows for each in cursors)}
+        answer["dead_letters"] = sum(
+            self._transport.end(topics.DEAD_LETTERS.name, at) for at in range(self._transport.partitions)
+        )
+        return answer
+
+    def sends(self) -> Answer:
+        """Dispatches recorded, per campaign and state."""
+        answer: Answer = {name: {} for name in sorted(self._workspaces.latest.campaigns)}
+        for partition in range(self._transport.partitions):
+            for campaign, states in Dispatches(self._store, partition).counts.items():
+                row = answer.setdefault(campaign, {})
+                for state, count in states.items():
+                    row[state] = row.get(state, 0) + count
+        return answer
+
+    def dispatches(self, *, state: str = "", limit: int = LIST_MAX) -> list[Answer]:
+        """Single dispatches, open ones first, without their content."""
+        found: list[Answer] = []
+        for partition in range(self._transport.partitions):
+            for each in Dispatches(self._store, partition).all():
+                if len(found) >= limit:
+                    return found
+                if not state or each.state == state:
+                    found.append(
+                        {
+                            "dispatch_id": each.dispatch_id,
+                            "campaign": each.campaign,
+                            "channel": each.channel,
+                            "user": each.user,
+                            "state": each.state,
+                            "final": each.state in FINAL,
+                            "decided": format_time(each.decided_ms),
+                            "reason": each.reason,
+                        }
+                    )
+        return found
+
+    def lag(self) -> list[Answer]:
+        """Per agent, topic and partition: its position, the end, and the difference in records."""
+        rows = []
+        for agent, topic, partition, position in self._positions():
+            end = self._transport.end(topic, partition)
+            rows.append(
+                {
+                    "agent": agent,
+                    "topic": topic,
+                    "partition": partition,
+                    "position": position,
+                    "end": end,
+                    "lag": max(0, end - position),
+                }
+            )
+        return rows
+
+    def _positions(self) -> Iterator[tuple[str, str, int, int]]:
+        for partition in range(self._transport.partitions):
+            yield INTAKE, "events", partition, read_position(self._store, INTAKE, "events", partition)
+            yield "users", "mailbox", partition, self._users.position(partition).next_offset
+            for topic in topics.SENDS.values():
+                yield "delivery", topic.name, partition, read_position(self._store, "delivery", topic.name, partition)
+            yield "export", "currents", partition, read_cursors(self._store, partition).next_offset
+
+    def tail(self, topic: str, limit: int = 20) -> list[Answer]:
+        """The newest records of a topic, oldest first."""
+        if topic not in topics.BY_NAME:
+            raise BadSetting(f"no topic {topic!r}; topics are {', '.join(topics.BY_NAME)}")
+        rows = []
+        for partition in range(self._transport.partitions):
+            start = max(self._transport.start(topic, partition), self._transport.end(topic, partition) - limit)
+            offset = start
+            while records := self._transport.read(topic, partition, offset):
+                rows += [(record.append_ms, partition, record) for record in records]
+                offset = records[-1].offset + 1
+        rows.sort(key=lambda row: row[:2])
+        return [_shown(topic, partition, record) for _, partition, record in rows[-limit:]]
+
+
+def _shown(topic: str, partition: int, record: Any) -> Answer:
+    headers: Mapping[str, bytes] = dict(record.headers)
+    return {
+        "topic": topic,
+        "partition": partition,
+        "offset": record.offset,
+        "time": format_time(record.append_ms),
+        "key": None if record.key is None else record.key.decode(errors="replace"),
+        "headers": {name: value.decode(errors="replace") for name, value in headers.items()},
+        "value": record.value[:4_096].decode(errors="replace"),
+    }
+
+
+def _counter(counter: Any, now_ms: int) -> Answer | None:
+    if counter is None:
+        return None
+    return {
+        "count": counter.count,
+        "first": format_time(counter.first_ms),
+        "last": format_time(counter.last_ms),
+        "in_30_calendar_days": counter.in_days(now_ms, 30),
+    }
