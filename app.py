@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from config.settings import Settings, SettingsError, load_settings
 from config.workspace import DEMO_FOLDER, WorkspaceError
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _loop(work: Awaitable[Any]) -> Any:
+def _loop(work: Coroutine[Any, Any, Any]) -> Any:
     """Run on uvloop."""
     import uvloop
 
@@ -91,10 +91,12 @@ async def _serve(settings: Settings, work: Callable[[Any, asyncio.Event], Awaita
     try:
         node.wire()
         await node.start()
-        working = asyncio.ensure_future(work(node, stop))
+        working: asyncio.Future[Any] = asyncio.ensure_future(work(node, stop))
+        stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
         failure = node.engine.failure
         assert failure is not None
-        await asyncio.wait([working, failure, asyncio.ensure_future(stop.wait())], return_when="FIRST_COMPLETED")
+        ended = cast("asyncio.Future[Any]", failure)
+        await asyncio.wait([working, ended, stopping], return_when=asyncio.FIRST_COMPLETED)
         if failure.done():
             error = failure.result()
             node.engine.log.error("stopped", exc_info=error)
@@ -160,8 +162,8 @@ def _summary(settings: Settings, line: dict[str, Any], queries: Any) -> None:
     """What happened, for people."""
     out = [
         "",
-        f"{line['events']:,} purchases of {line['users']:,} users, {line['revenue']:,.2f} USD, "
-        f"in {line['seconds']} s ({line['events_per_s']:,} purchases/s)",
+        f"{line['events']:,} purchases of {line['users']:,} users, {line['revenue']:,.2f} USD",
+        f"{line['seconds']} s, {line['events_per_s']:,} purchases/s",
         "",
         f"{'segment':<16}{'entered':>10}{'left':>10}{'now':>10}",
         *(
@@ -229,7 +231,7 @@ class _Session:
         self._node: Any = None
         self._commands: dict[str, Any] = {}
 
-    async def __aenter__(self) -> "_Session":
+    async def __aenter__(self) -> Self:
         from agents.web.control import ControlClient
 
         try:

@@ -5,8 +5,8 @@ from typing import Final
 import msgspec
 
 from agents.engine.transport import Transport
-from channels.render.engine import Renderer
 from channels.registry import CHANNELS
+from channels.render.engine import Renderer
 from channels.render.errors import RenderError
 from streams import topics
 from streams.campaigns.trigger import Campaign

@@ -207,4 +207,3 @@ def _outcome(partition: int, dispatch: Dispatch) -> Output:
         dispatch.address,
     )
     return Output(topics.MAILBOX.name, partition, dispatch.user.encode(), pack(outcome))
-

@@ -24,6 +24,7 @@ from config.workspace import read_workspace
 from streams import topics
 from streams.definitions import read_definitions
 from streams.errors import BadSetting
+from streams.events import JSONValue
 from tables.store import Store
 
 META_PARTITIONS: Final = b"partitions"
@@ -96,7 +97,7 @@ class Node:
         self._watch(self.export.run())
         self.status.ready = True
 
-    def _watch(self, work: Any) -> None:
+    def _watch(self, work: JSONValue) -> None:
         """Run work beside the agents; its error stops the process like theirs."""
 
         async def watched() -> None:
@@ -140,9 +141,9 @@ class Node:
         return {name: command(self) for name, command in COMMANDS.items()}
 
 
-def _reader(name: str) -> Any:
-    def bind(node: Node) -> Any:
-        async def run(args: dict[str, Any]) -> Any:
+def _reader(name: str) -> JSONValue:
+    def bind(node: Node) -> JSONValue:
+        async def run(args: dict[str, Any]) -> JSONValue:
             return getattr(node.queries, name)(**args)
 
         return run
@@ -150,7 +151,7 @@ def _reader(name: str) -> Any:
     return bind
 
 
-def _append(node: Node) -> Any:
+def _append(node: Node) -> JSONValue:
     async def run(args: dict[str, Any]) -> int:
         outputs = from_wire(args["outputs"])
         if any(output.topic != topics.EVENTS.name for output in outputs):
@@ -161,7 +162,7 @@ def _append(node: Node) -> Any:
     return run
 
 
-def _pause(node: Node) -> Any:
+def _pause(node: Node) -> JSONValue:
     async def run(args: dict[str, Any]) -> bool:
         await node.workspaces.pause(str(args["campaign"]), paused=bool(args["paused"]))
         return bool(args["paused"])
@@ -169,7 +170,7 @@ def _pause(node: Node) -> Any:
     return run
 
 
-def _partitions(node: Node) -> Any:
+def _partitions(node: Node) -> JSONValue:
     async def run(args: dict[str, Any]) -> int:
         return node.settings.partitions
 

@@ -14,7 +14,11 @@ def compile_(message: Message, renderer: Renderer) -> Render:
     text = renderer.compile(message.text)
 
     def render(envelope: Envelope, context: RenderContext) -> Request:
-        line = {"dispatch_id": envelope.dispatch_id, "campaign": envelope.campaign, "text": text.render(context)}
+        line = {
+            "dispatch_id": envelope.dispatch_id,
+            "campaign": envelope.campaign,
+            "text": text.render(context),
+        }
         return Request(envelope.dispatch_id, "", to_json(line))
 
     return render

@@ -1,9 +1,9 @@
 """Mail as bytes: RFC 5322 and MIME, spliced rather than built from objects, which would cost a millisecond each."""
 
 from base64 import encodebytes
+from datetime import UTC, datetime, timedelta
 from email.header import Header
 from email.utils import format_datetime, formataddr, getaddresses
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -27,7 +27,7 @@ class Mail(msgspec.Struct, frozen=True):
 
 
 def build_mail(mail: Mail) -> bytes:
-    """The mail with `\\n` line ends; the same mail always gives the same bytes."""
+    r"""The mail with `\n` line ends; the same mail always gives the same bytes."""
     headers = [
         ("Message-ID", f"<{mail.dispatch_id}@headrace>"),
         ("Date", format_datetime(_EPOCH + timedelta(milliseconds=mail.sent_ms))),
@@ -77,5 +77,12 @@ def _part(kind: str, content: str) -> bytes:
     if max(map(len, data.split(b"\n"))) > LINE_BYTES_MAX or b"\0" in data:
         data, encoding = encodebytes(data), b"base64"
     return b"".join(
-        (b'Content-Type: text/', kind.encode(), b'; charset="utf-8"\nContent-Transfer-Encoding: ', encoding, b"\n\n", data)
+        (
+            b"Content-Type: text/",
+            kind.encode(),
+            b'; charset="utf-8"\nContent-Transfer-Encoding: ',
+            encoding,
+            b"\n\n",
+            data,
+        )
     )

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from channels.channel import Channel
 from channels import email, log, webhook
+from channels.channel import Channel
 
 CHANNELS: Final[dict[str, Channel]] = {part.CHANNEL.name: part.CHANNEL for part in (email, log, webhook)}

@@ -11,7 +11,7 @@ REDACTED: Final = frozenset(
 )
 
 
-def redact(logger: Any, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def redact(logger: object, name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Replace what could be personal or secret, whoever put it there."""
     for key in REDACTED.intersection(event):
         event[key] = "[redacted]"
@@ -19,10 +19,8 @@ def redact(logger: Any, name: str, event: structlog.typing.EventDict) -> structl
 
 
 def set_up_logging(*, level: str = "INFO") -> None:
-    """Log to stderr: coloured on a terminal, one JSON object per line otherwise. Faust's own chatter stays at WARNING."""
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    )
+    """Log to stderr: coloured on a terminal, one JSON object per line otherwise; Faust only from WARNING on."""
+    renderer: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -36,6 +34,4 @@ def set_up_logging(*, level: str = "INFO") -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")

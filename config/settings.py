@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX: Final = "HEADRACE_"
 SECRETS: Final = ("api_key",)
+PORT_MAX: Final = 65_535
 # Settings of the public contract whose part is not built yet: refused rather than silently ignored.
 NOT_BUILT: Final = {
     "smtp": "sending over SMTP is not built yet; mails go to outbox/email.mbox under the data folder",
@@ -29,34 +30,22 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    app: Annotated[
-        str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Prefix of group and topics.")
-    ] = "headrace"
-    broker: Annotated[str, Field(description="embedded:// (one process), later kafka://host:port,…")] = (
-        "embedded://"
+    app: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Prefix of group and topics.")] = (
+        "headrace"
     )
-    data: Annotated[Path, Field(description="The data folder; locked while a process uses it.")] = Path(
-        "data"
-    )
-    partitions: Annotated[
-        int, Field(ge=1, le=1024, description="Fixed when the data folder is first used.")
-    ] = 8
+    broker: Annotated[str, Field(description="embedded:// (one process), later kafka://host:port,…")] = "embedded://"
+    data: Annotated[Path, Field(description="The data folder; locked while a process uses it.")] = Path("data")
+    partitions: Annotated[int, Field(ge=1, le=1024, description="Fixed when the data folder is first used.")] = 8
     workspace: Annotated[Path | None, Field(description="Folder of segments and campaigns.")] = None
-    http: Annotated[
-        str, Field(description="Where health, metrics and status are served; empty: nowhere.")
-    ] = "127.0.0.1:8080"
+    http: Annotated[str, Field(description="Where health, metrics and status are served; empty: nowhere.")] = (
+        "127.0.0.1:8080"
+    )
     api_key: Annotated[str | None, Field(repr=False, description="One full key for the doors.")] = None
-    exports: Annotated[
-        str | None, Field(description="file://folder; by default exports/ in the data folder.")
-    ] = None
-    clock: Annotated[
-        Literal["wall", "stream"], Field(description="stream: event times drive, for replays.")
-    ] = "wall"
+    exports: Annotated[str | None, Field(description="file://folder; by default exports/ in the data folder.")] = None
+    clock: Annotated[Literal["wall", "stream"], Field(description="stream: event times drive, for replays.")] = "wall"
     smtp: Annotated[str | None, Field(description="smtp://host:port")] = None
     webhook_url: Annotated[str | None, Field(description="Where the demo's webhook campaign goes.")] = None
-    http_allow: Annotated[
-        str | None, Field(description="Private networks that webhooks may reach, CIDRs.")
-    ] = None
+    http_allow: Annotated[str | None, Field(description="Private networks that webhooks may reach, CIDRs.")] = None
     workers: Annotated[int, Field(ge=1, le=64, description="Worker processes, on Kafka.")] = 1
 
     @field_validator("broker")
@@ -77,7 +66,7 @@ class Settings(BaseSettings):
     @classmethod
     def _host_and_port(cls, http: str) -> str:
         host, _, port = http.rpartition(":")
-        if http and not (host and port.isdigit() and int(port) < 65_536):
+        if http and not (host and port.isdigit() and int(port) <= PORT_MAX):
             raise ValueError("write host:port, such as 127.0.0.1:8080, or nothing to serve nowhere")
         return http
 
@@ -105,10 +94,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     if faults:
         raise SettingsError("\n".join(faults))
     try:
-        # An empty variable means its default, as shells and compose files write it; `http` alone may be empty.
-        return Settings.model_validate(
-            {name: value for name, value in values.items() if value or name == "http"}
-        )
+        # An empty variable means its default, as shells and compose files write it; only `http` may be empty.
+        return Settings.model_validate({name: value for name, value in values.items() if value or name == "http"})
     except ValidationError as error:
         raise SettingsError("\n".join(_sentence(fault["loc"], fault) for fault in error.errors())) from None
 

@@ -30,7 +30,7 @@ def read_workspace(folder: Path) -> dict[str, Any]:
     return {path.relative_to(folder).as_posix(): _read(path) for path in paths}
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     try:
         if path.stat().st_size > FILE_BYTES_MAX:
             raise WorkspaceError(f"{path}: larger than {FILE_BYTES_MAX} bytes; split it")

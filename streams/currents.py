@@ -46,9 +46,7 @@ def purchases(external_id: str, purchase: Purchase, cause: Cause) -> list[Curren
         "properties": to_json(purchase.properties).decode(),
     }
     return [
-        CurrentsRecord(
-            "users.behaviors.Purchase", purchase.time_ms, {"id": _behaviour_id(cause, unit), **shared}
-        )
+        CurrentsRecord("users.behaviors.Purchase", purchase.time_ms, {"id": _behaviour_id(cause, unit), **shared})
         for unit in range(purchase.quantity)
     ]
 

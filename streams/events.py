@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-JSONScalar: TypeAlias = None | bool | int | float | str
+JSONScalar: TypeAlias = bool | int | float | str | None
 # Free-form by nature, and the one place that says so.
 JSONValue: TypeAlias = Any
 Properties: TypeAlias = dict[str, JSONValue]

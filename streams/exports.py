@@ -32,8 +32,7 @@ _TIME_MAX_S: Final = 2**31 - 1
 _GROUPS: Final = {
     "ID": "id user_id external_user_id? time:int app_group_id?",
     "CMP": "campaign_id? campaign_name? message_variation_id? message_variation_name?",
-    "CNV": "canvas_id? canvas_name? canvas_variation_id? canvas_variation_name? canvas_step_id? "
-    "canvas_step_name?",
+    "CNV": "canvas_id? canvas_name? canvas_variation_id? canvas_variation_name? canvas_step_id? canvas_step_name?",
     "SND": "dispatch_id? send_id?",
     "DEV": "platform? os_version? device_model? device_id?",
     "ADV": "ad_id? ad_id_type? ad_tracking_enabled:boolean?",
@@ -50,19 +49,15 @@ _FIELDS: Final = {
     "users.behaviors.app.SessionStart": "ID DEV app_id session_id",
     "users.messages.email.Abort": "ID CMP CNV SND ABT canvas_step_message_variation_id? device_id? "
     "email_address ip_pool? timezone?",
-    "users.messages.email.Bounce": "ID CMP CNV SND MAIL timezone? sending_ip? bounce_reason? "
-    "is_drop:boolean?",
+    "users.messages.email.Bounce": "ID CMP CNV SND MAIL timezone? sending_ip? bounce_reason? is_drop:boolean?",
     "users.messages.email.Retry": "ID CMP CNV SND GEO RTY canvas_step_message_variation_id? timezone? "
     "email_address ip_pool? device_id?",
-    "users.messages.email.Send": "ID CMP CNV SND timezone? email_address ip_pool? message_extras? "
-    "from_domain?",
-    "users.messages.webhook.Abort": "ID CMP CNV SND ABT canvas_step_message_variation_id? device_id? "
-    "timezone?",
+    "users.messages.email.Send": "ID CMP CNV SND timezone? email_address ip_pool? message_extras? from_domain?",
+    "users.messages.webhook.Abort": "ID CMP CNV SND ABT canvas_step_message_variation_id? device_id? timezone?",
     "users.messages.webhook.Failure": "ID CMP CNV SND http_status_code:int? endpoint_url? "
     "canvas_step_message_variation_id? content_length:int? host? raw_response? retry_count:int? url_path? "
     "webhook_duration:int? webhook_failure_source? is_terminal:boolean?",
-    "users.messages.webhook.Retry": "ID CMP CNV SND GEO RTY device_id? canvas_step_message_variation_id? "
-    "timezone?",
+    "users.messages.webhook.Retry": "ID CMP CNV SND GEO RTY device_id? canvas_step_message_variation_id? timezone?",
     "users.messages.webhook.Send": "ID CMP CNV SND timezone? message_extras?",
 }
 
@@ -156,8 +151,4 @@ class Batch(msgspec.Struct, frozen=True):
 
     def is_due(self, now_ms: int) -> bool:
         """Whether the file is to be written now: it is full, or its first record is old enough."""
-        return (
-            self.rows >= ROWS_MAX
-            or self.size_bytes >= BYTES_MAX
-            or now_ms - self.first_append_ms >= AGE_MAX_MS
-        )
+        return self.rows >= ROWS_MAX or self.size_bytes >= BYTES_MAX or now_ms - self.first_append_ms >= AGE_MAX_MS

@@ -62,7 +62,7 @@ AHEAD_MAX_MS: Final = 60_000
 
 
 class Fold:
-    """Applies letters to one partition. Not resumable after an exception: drop it and start from the store."""
+    """Applies letters to one partition. After an exception, drop it and start from the store."""
 
     def __init__(
         self, rows: Rows, position: Position, clock: ClockMode, workspace_of: Callable[[int], Workspace]
@@ -152,9 +152,7 @@ class Fold:
             totals.refused += 1
             if not is_new:
                 self.rows.put(user_key, user, old_timer_ms)
-            self.effects.append(
-                Refused(error.reason, error.field, error.detail, letter.cause, user_key, now_ms, value)
-            )
+            self.effects.append(Refused(error.reason, error.field, error.detail, letter.cause, user_key, now_ms, value))
             return
         totals.users += is_new
         if effects is None:

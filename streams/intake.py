@@ -33,16 +33,14 @@ def route(record: Record, topic_id: str, partition: int, partitions: int, clock:
     for routed in reading.routed:
         target = _partition_of_user(routed.user, partitions)
         if replay and target != partition:
-            detail = (
-                f"partition {partition}, expected {target}: a replay is partitioned by external id (murmur2)"
-            )
+            detail = f"partition {partition}, expected {target}: a replay is partitioned by external id (murmur2)"
             outputs.append(_refuse(record, partition, routed.item, "wrong_partition", "external_id", detail))
         else:
             outputs.append(_letter(routed, Cause(topic_id, partition, record.offset, routed.item), target))
-    for rejected in reading.rejected:
-        outputs.append(
-            _refuse(record, partition, rejected.item, rejected.reason, rejected.field, rejected.detail)
-        )
+    outputs.extend(
+        _refuse(record, partition, rejected.item, rejected.reason, rejected.field, rejected.detail)
+        for rejected in reading.rejected
+    )
     if reading.end is not None:
         outputs.append(Output(topics.MAILBOX.name, partition, None, pack(Tick(reading.end.at_ms))))
     return outputs

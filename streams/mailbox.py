@@ -59,4 +59,5 @@ _decoder: Final = msgspec.msgpack.Decoder(Letter)
 
 def decode_letter(value: bytes) -> Letter:
     """The letter in a mailbox record; our own agents wrote it, so a failure is a defect and raises."""
-    return _decoder.decode(value)
+    letter: Letter = _decoder.decode(value)
+    return letter

@@ -34,9 +34,7 @@ class _Change(msgspec.Struct):
 
 def _change(effect: Effect, partition: int) -> Output:
     assert isinstance(effect, SegmentChange)
-    change = _Change(
-        effect.segment, effect.user, "enter" if effect.entered else "leave", format_time(effect.time_ms)
-    )
+    change = _Change(effect.segment, effect.user, "enter" if effect.entered else "leave", format_time(effect.time_ms))
     return Output(topics.SEGMENT_CHANGES.name, partition, effect.user.encode(), to_json(change))
 
 

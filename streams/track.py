@@ -15,6 +15,7 @@ DEPTH_MAX: Final = 32
 PROPERTIES_MAX: Final = 256
 ATTRIBUTES_MAX: Final = 1_000
 EXTERNAL_ID_BYTES_MAX: Final = 987
+NAME_CHARS_MAX: Final = 255
 QUANTITY_MAX: Final = 100
 PRICE_MAX: Final = Decimal(10) ** 12
 PRICE_DECIMALS_MAX: Final = 8
@@ -24,8 +25,8 @@ _CURRENCY: Final = re.compile(r"[A-Za-z]{3}")
 _FIELD: Final = re.compile(r" - at `\$\.?(.*)`$")
 _MISSING: Final = re.compile(r"missing required field `(\w+)`")
 
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS_MAX)]
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 
 
 class _EventObject(msgspec.Struct):
@@ -68,7 +69,7 @@ def decode_as(decoder: "msgspec.json.Decoder[_Shape]", data: bytes | msgspec.Raw
     """Decode JSON into the decoder's type.
 
     Raises:
-        BadInput: `invalid_utf8`, `too_deep`, `wrong_type`, `missing_field` or `not_json`, with the field's path.
+        BadInput: `invalid_utf8`, `too_deep`, `wrong_type`, `missing_field` or `not_json`, with the path.
     """
     try:
         return decoder.decode(data)
@@ -143,9 +144,7 @@ def attributes(data: bytes | msgspec.Raw, append_ms: int, *, alone: bool) -> Att
     not_attributes = _NOT_ATTRIBUTES_ALONE if alone else _NOT_ATTRIBUTES
     values = {name: value for name, value in wire.items() if name not in not_attributes}
     if len(values) > ATTRIBUTES_MAX:
-        raise BadInput(
-            "too_many_attributes", "", f"{len(values)} attributes, at most {ATTRIBUTES_MAX}; split it"
-        )
+        raise BadInput("too_many_attributes", "", f"{len(values)} attributes, at most {ATTRIBUTES_MAX}; split it")
     for name, value in values.items():
         _check_attribute(name, value)
     event_id = wire.get("id") if alone else None
@@ -160,12 +159,10 @@ def attributes(data: bytes | msgspec.Raw, append_ms: int, *, alone: bool) -> Att
 def _check_attribute(name: str, value: JSONValue) -> None:
     if name in _UNSUPPORTED_ATTRIBUTES:
         raise BadInput("unsupported_attribute", name, "not supported yet; leave it out")
-    if not 0 < len(name) <= 255:
-        raise BadInput("bad_value", name[:40], "an attribute's name has 1 to 255 characters")
+    if not 0 < len(name) <= NAME_CHARS_MAX:
+        raise BadInput("bad_value", name[:40], f"an attribute's name has 1 to {NAME_CHARS_MAX} characters")
     if isinstance(value, list | dict):
-        raise BadInput(
-            "unsupported_attribute", name, "only text, numbers, booleans and null; no array or object yet"
-        )
+        raise BadInput("unsupported_attribute", name, "only text, numbers, booleans and null; no array or object yet")
     if type(value) is int and not _INT_MIN <= value <= _INT_MAX:
         raise BadInput("bad_value", name, "an integer beyond 64 bits; send it as text")
     if name in STANDARD:
@@ -177,9 +174,7 @@ def _properties(properties: dict[str, Any] | None) -> Properties:
     if not properties:
         return {}
     if len(properties) > PROPERTIES_MAX:
-        raise BadInput(
-            "too_many_properties", "properties", f"{len(properties)} properties, at most {PROPERTIES_MAX}"
-        )
+        raise BadInput("too_many_properties", "properties", f"{len(properties)} properties, at most {PROPERTIES_MAX}")
     todo: list[tuple[JSONValue, int]] = [(value, 2) for value in properties.values()]
     while todo:
         value, depth = todo.pop()
@@ -201,13 +196,9 @@ def event_time(text: str | None, append_ms: int) -> int:
     try:
         time_ms = parse_time(text)
     except (ValueError, OverflowError):
-        raise BadInput(
-            "bad_value", "time", f"{text[:40]!r} is not ISO 8601 such as 2026-01-31T12:00:00Z"
-        ) from None
+        raise BadInput("bad_value", "time", f"{text[:40]!r} is not ISO 8601 such as 2026-01-31T12:00:00Z") from None
     if time_ms <= append_ms:
         return time_ms
     if time_ms > append_ms + DAY_MS:
-        raise BadInput(
-            "time_in_future", "time", f"{text[:40]} lies more than 24 h ahead; check the clock or the unit"
-        )
+        raise BadInput("time_in_future", "time", f"{text[:40]} lies more than 24 h ahead; check the clock or the unit")
     return append_ms

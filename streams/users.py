@@ -51,9 +51,7 @@ def decide_event(
         forget_old(user)
     properties = event.properties if isinstance(event, CustomEvent | Purchase) else {}
     starting = [
-        campaign
-        for signal in _signals(event)
-        for campaign in started(user, workspace, signal, now_ms, properties)
+        campaign for signal in _signals(event) for campaign in started(user, workspace, signal, now_ms, properties)
     ]
     try:
         changes, effects = _apply(user, user_key, event, cause, now_ms, workspace)
@@ -139,9 +137,7 @@ def _cross(
     return effects
 
 
-def _start(
-    user: User, user_key: str, workspace: Workspace, signal: str, now_ms: int, event_ms: int
-) -> Effects:
+def _start(user: User, user_key: str, workspace: Workspace, signal: str, now_ms: int, event_ms: int) -> Effects:
     """Enter the campaigns that a signal starts on the state as it is."""
     nothing: Properties = {}
     effects: Effects = []
@@ -151,10 +147,8 @@ def _start(
     return effects
 
 
-def _arm(
-    user: User, workspace: Workspace, ordinals: range | list[int] | tuple[int, ...], now_ms: int
-) -> None:
-    """Arm an earlier timer if one is needed. A later need leaves the armed one: it fires, looks and re-arms."""
+def _arm(user: User, workspace: Workspace, ordinals: range | list[int] | tuple[int, ...], now_ms: int) -> None:
+    """Arm an earlier timer if needed; a later need leaves the armed one, which fires, looks and re-arms."""
     due_ms = next_change(user, workspace, ordinals, now_ms)
     if user.waiting:
         due_ms = earliest([due_ms, *(waiting.due_ms for waiting in user.waiting)])

@@ -94,22 +94,18 @@ def _unknown_segments(segments: Mapping[str, Compiled], campaigns: Mapping[str, 
     """A fault for every reference to a segment that does not exist."""
     faults = []
     for name, predicate in segments.items():
-        faults += [
-            f"segments/{name}: no segment {other!r}" for other in predicate.segments if other not in segments
-        ]
+        faults += [f"segments/{name}: no segment {other!r}" for other in predicate.segments if other not in segments]
     for campaign in campaigns.values():
         wanted = list(campaign.audience.segments) if campaign.audience else []
         kind, _, target = campaign.signal.partition(":")
         if kind in ("entered", "left"):
             wanted.append(target)
-        faults += [
-            f"campaigns/{campaign.name}: no segment {other!r}" for other in wanted if other not in segments
-        ]
+        faults += [f"campaigns/{campaign.name}: no segment {other!r}" for other in wanted if other not in segments]
     return faults
 
 
 def _in_order(segments: Mapping[str, Compiled]) -> list[str]:
-    """Names in an order in which each segment follows those it refers to. Raises BadDefinition for a circle."""
+    """Names in an order in which each segment follows those it refers to. Raises BadDefinition if circular."""
     order: dict[str, None] = {}
     open_names: list[str] = []
 
@@ -117,9 +113,7 @@ def _in_order(segments: Mapping[str, Compiled]) -> list[str]:
         if name in order:
             return
         if name in open_names:
-            raise BadDefinition(
-                f"segments/{name}: refers to itself through {' -> '.join([*open_names, name])}"
-            )
+            raise BadDefinition(f"segments/{name}: refers to itself through {' -> '.join([*open_names, name])}")
         open_names.append(name)
         for other in segments[name].segments:
             visit(other)

@@ -50,7 +50,7 @@ class Dispatches:
 
     def known(self, dispatch_ids: list[str]) -> set[str]:
         """Those of the ids that are recorded already."""
-        found = set()
+        found: set[str] = set()
         for kind in (b"o", b"f"):
             values = self._store.get_many("dispatches", [self._key(kind, name) for name in dispatch_ids])
             found.update(name for name, value in zip(dispatch_ids, values, strict=True) if value is not None)

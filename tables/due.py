@@ -60,11 +60,9 @@ class DueIndex:
         return None if entry is None else entry[0]
 
     def _load(self) -> None:
-        """Bring the next chunk into the heap: whole milliseconds of stored entries, and what is not stored yet."""
+        """Bring the next chunk into the heap: whole milliseconds of the store, and what is not stored yet."""
         start = self._key(self._horizon_ms + 1, "")
-        rows = [
-            _entry(key) for key, _ in self._store.scan("due", start, self._prefix + b"\xff" * 9, CHUNK_ROWS)
-        ]
+        rows = [_entry(key) for key, _ in self._store.scan("due", start, self._prefix + b"\xff" * 9, CHUNK_ROWS)]
         horizon_ms = _NO_LIMIT
         if len(rows) == CHUNK_ROWS:
             horizon_ms = rows[-1][0]

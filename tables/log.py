@@ -58,10 +58,7 @@ class Log:
             rows = [(output.key, output.value, list(output.headers) or None) for output in group]
             batch.put("log", _key(place, first), pack(_Chunk(append_ms, rows)))
             self._tails[place].add(
-                [
-                    Record(first + at, append_ms, out.key, out.value, out.headers)
-                    for at, out in enumerate(group)
-                ]
+                [Record(first + at, append_ms, out.key, out.value, out.headers) for at, out in enumerate(group)]
             )
             self._last_ms[place] = append_ms
             self._staged[place] = first + len(group)
@@ -197,9 +194,7 @@ class _Tail:
         )
 
 
-def _bounded(
-    source: Iterable[Record], offset: int, end: int, records_max: int, bytes_max: int
-) -> list[Record]:
+def _bounded(source: Iterable[Record], offset: int, end: int, records_max: int, bytes_max: int) -> list[Record]:
     records: list[Record] = []
     size = 0
     for record in source:

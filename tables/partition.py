@@ -40,8 +40,7 @@ class PartitionState:
         misses = sorted({key for key in user_keys if key not in self._dirty and key not in self._recent})
         values = self._store.get_many("users", [self._prefix + key.encode() for key in misses])
         self._loaded = {
-            key: None if value is None else decode_row(value)
-            for key, value in zip(misses, values, strict=True)
+            key: None if value is None else decode_row(value) for key, value in zip(misses, values, strict=True)
         }
 
     def get(self, user_key: str) -> User | None:

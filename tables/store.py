@@ -7,6 +7,7 @@ from typing import Final
 from rocksdict import (
     BlockBasedOptions,
     Cache,
+    ColumnFamily,
     Options,
     Rdict,
     ReadOptions,
@@ -26,7 +27,7 @@ BLOOM_BITS: Final = 10
 
 
 class Store:
-    """The database of a data folder. Every method but `sync` is synchronous and holds the GIL for microseconds."""
+    """The database of a data folder. Every method but `sync` holds the GIL for microseconds only."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the database.
@@ -43,9 +44,7 @@ class Store:
         try:
             self._db = Rdict(str(path), options, families)
         except Exception as error:
-            raise OutsideFailing(
-                f"{path}: RocksDB does not open ({error}); is another process using it?"
-            ) from error
+            raise OutsideFailing(f"{path}: RocksDB does not open ({error}); is another process using it?") from error
         self._families = {name: self._db.get_column_family(name) for name in FAMILIES}
         self._handles = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
         self._open = True
@@ -55,7 +54,7 @@ class Store:
         return Batch(self._handles)
 
     def write(self, batch: "Batch") -> None:
-        """Write a batch whole or not at all; after kill -9 it is there, after power loss only after `sync`."""
+        """Write a batch whole or not at all; it survives kill -9, but power loss only after `sync`."""
         self._db.write(batch.raw)
 
     def get(self, family: str, key: bytes) -> bytes | None:
@@ -72,9 +71,7 @@ class Store:
             raise BadState(f"{family}: asked for {len(keys)} keys and got {values and len(values)}")
         return values
 
-    def scan(
-        self, family: str, start: bytes, end: bytes, limit: int | None = None
-    ) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, family: str, start: bytes, end: bytes, limit: int | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values in [start, end), ascending, at most `limit` of them.
 
         Do not write while the iterator is open beyond a few thousand rows: it pins old files.
@@ -87,7 +84,7 @@ class Store:
                 if left == 0:
                     return
                 left -= 1
-            yield key, value
+            yield bytes(key), value  # type: ignore[arg-type]  # raw mode: keys are bytes
 
     def last(self, family: str, start: bytes, end: bytes) -> tuple[bytes, bytes] | None:
         """The greatest key in [start, end) and its value."""
@@ -106,9 +103,7 @@ class Store:
     def size_bytes(self) -> int:
         """Bytes of live data in all families, as RocksDB estimates them."""
         names = ("rocksdb.estimate-live-data-size", "rocksdb.cur-size-all-mem-tables")
-        return sum(
-            family.property_int_value(name) or 0 for family in self._families.values() for name in names
-        )
+        return sum(family.property_int_value(name) or 0 for family in self._families.values() for name in names)
 
     def close(self) -> None:
         """Close for good; iterators must be gone."""
@@ -124,7 +119,7 @@ class Store:
 class Batch:
     """Writes that belong together."""
 
-    def __init__(self, handles: dict[str, object]) -> None:
+    def __init__(self, handles: dict[str, ColumnFamily]) -> None:
         """Made by `Store.batch`."""
         self.raw = WriteBatch(raw_mode=True)
         self._handles = handles
@@ -143,7 +138,7 @@ class Batch:
 
 
 def _options(cache: Cache) -> Options:
-    """Bounded memory and files, full bloom filters, lz4; one fresh object per family (rocksdict empties it)."""
+    """Bounded memory and files, bloom filters, lz4; one fresh object per family (rocksdict empties it)."""
     table = BlockBasedOptions()
     table.set_block_cache(cache)
     table.set_bloom_filter(BLOOM_BITS, False)

@@ -100,9 +100,7 @@ class Driver:
         """Report what became of a send."""
         before = len(self.effects)
         at_ms = self.now_ms if at_ms is None else at_ms
-        outcome = Outcome(
-            send.dispatch_id, 1, kind, at_ms, address=str(send.profile.get("email_address", ""))
-        )
+        outcome = Outcome(send.dispatch_id, 1, kind, at_ms, address=str(send.profile.get("email_address", "")))
         self.deliver(partition_of(send.user.encode(), len(self.folds)), send.user.encode(), outcome)
         return self.effects[before:]
 

@@ -6,7 +6,7 @@ Acks and offset commits do nothing here: the position of a partition lies in its
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol, cast
 
 import faust
 from faust.tables.manager import TableManager
@@ -17,7 +17,7 @@ from faust.types.tuples import RecordMetadata
 from mode import ServiceT
 
 from agents.engine.embedded import EmbeddedTransport
-from agents.engine.slices import Slice, Slices
+from agents.engine.slices import Place, Slice, Slices
 from streams.errors import BadState
 
 SCHEME: Final = "embedded"
@@ -26,7 +26,22 @@ GENERATION: Final = 1
 _LOG_APPEND_TIME: Final = 1
 
 
-class SliceSchema(faust.Schema):  # type: ignore[misc]  # Faust's Schema is Any to mypy
+class Served(Protocol):
+    """What the driver asks of the engine that the app belongs to."""
+
+    slices: Slices
+    transport: EmbeddedTransport
+
+    def place_of(self, tp: TP) -> Place:
+        """Our names for one of Faust's topic partitions."""
+
+
+def _engine_of(app: Any) -> Served:
+    engine: Served = app.headrace
+    return engine
+
+
+class SliceSchema(faust.Schema[Any, Any]):
     """Hands a slice through as the event's value: nothing is decoded per message."""
 
     def compile(self, app: Any, **kwargs: Any) -> Any:
@@ -38,7 +53,7 @@ class SliceSchema(faust.Schema):  # type: ignore[misc]  # Faust's Schema is Any 
         return decode
 
 
-class EmbeddedConsumer(consumer.Consumer):  # type: ignore[misc]
+class EmbeddedConsumer(consumer.Consumer):
     """Reads slices of every partition in turn; it is assigned all of them, once, and never rebalances."""
 
     consumer_stopped_errors: ClassVar[tuple[type[BaseException], ...]] = ()
@@ -49,11 +64,11 @@ class EmbeddedConsumer(consumer.Consumer):  # type: ignore[misc]
 
     @property
     def _slices(self) -> Slices:
-        return self.app.headrace.slices
+        return _engine_of(self.app).slices
 
     @property
     def _log(self) -> EmbeddedTransport:
-        return self.app.headrace.transport
+        return _engine_of(self.app).transport
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Take all partitions; in the background, since Faust waits for `subscribe` before it can assign."""
@@ -74,7 +89,7 @@ class EmbeddedConsumer(consumer.Consumer):  # type: ignore[misc]
                 continue
             taken = 0
             for tp in sorted(self._get_active_partitions()):
-                piece = self._slices.take(self.app.headrace.place_of(tp))
+                piece = self._slices.take(_engine_of(self.app).place_of(tp))
                 if piece is not None:
                     taken += 1
                     await self.callback(_message(tp, piece))
@@ -100,7 +115,7 @@ class EmbeddedConsumer(consumer.Consumer):  # type: ignore[misc]
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """The positions as they are."""
-        return {tp: self._slices.watermark(self.app.headrace.place_of(tp)) for tp in self._assigned}
+        return {tp: self._slices.watermark(_engine_of(self.app).place_of(tp)) for tp in self._assigned}
 
     async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
         """Nothing: see `perform_seek`."""
@@ -124,11 +139,11 @@ class EmbeddedConsumer(consumer.Consumer):  # type: ignore[misc]
 
     async def position(self, tp: TP) -> int | None:
         """The watermark."""
-        return self._slices.watermark(self.app.headrace.place_of(tp))
+        return self._slices.watermark(_engine_of(self.app).place_of(tp))
 
     def highwater(self, tp: TP) -> int:
         """The end of the partition."""
-        return self._log.end(*self.app.headrace.place_of(tp))
+        return self._log.end(*_engine_of(self.app).place_of(tp))
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
         """The ends of partitions."""
@@ -136,7 +151,7 @@ class EmbeddedConsumer(consumer.Consumer):  # type: ignore[misc]
 
     async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
         """The starts of partitions."""
-        return {tp: self._log.start(*self.app.headrace.place_of(tp)) for tp in partitions}
+        return {tp: self._log.start(*_engine_of(self.app).place_of(tp)) for tp in partitions}
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
         raise BadState("records are read as slices")
@@ -168,14 +183,14 @@ def _message(tp: TP, piece: Slice) -> ConsumerMessage:
         _LOG_APPEND_TIME,
         {},
         None,
-        piece,
+        cast("bytes", piece),  # Faust hands a value through untouched; SliceSchema knows what it is
         None,
         tp=tp,
         generation_id=GENERATION,  # Faust drops what an earlier generation fetched
     )
 
 
-class EmbeddedProducer(producer.Producer):  # type: ignore[misc]
+class EmbeddedProducer(producer.Producer):
     """Faust itself produces nothing here; what agents produce goes through their transport's commit."""
 
     async def send(self, topic: str, *args: Any, **kwargs: Any) -> Any:
@@ -201,7 +216,7 @@ class EmbeddedProducer(producer.Producer):  # type: ignore[misc]
         return True
 
 
-class Driver(base.Transport):  # type: ignore[misc]
+class Driver(base.Transport):
     """What Faust finds under the scheme `embedded`."""
 
     Consumer = EmbeddedConsumer

@@ -7,11 +7,9 @@ from agents.engine.slices import Place, Slice
 
 
 class Lanes:
-    """Hands slices to a handler, in order within a partition. A handler's error goes to `on_failure`, once."""
+    """Hands slices to a handler, in order within a partition; its error goes to `on_failure`, once."""
 
-    def __init__(
-        self, handle: Callable[[Slice], Awaitable[None]], on_failure: Callable[[BaseException], None]
-    ) -> None:
+    def __init__(self, handle: Callable[[Slice], Awaitable[None]], on_failure: Callable[[BaseException], None]) -> None:
         """Make lanes as partitions appear."""
         self._handle = handle
         self._on_failure = on_failure

@@ -22,7 +22,7 @@ class Transport(Protocol):
         """The offset that the next record will get."""
 
     def read(self, topic: str, partition: int, offset: int) -> list[Record]:
-        """The next slice from an offset on: within the slice's bounds, at least one record if there is one."""
+        """The next slice from an offset on: within its bounds, at least one record if there is one."""
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until something may be readable, at most so long."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from streams.errors import HeadraceError
+from streams.events import JSONValue
 from streams.records import Output
 
 SOCKET_NAME: Final = "control.sock"
@@ -86,7 +87,7 @@ class ControlClient:
         with _short_path(folder) as path:
             return cls(*await asyncio.open_unix_connection(path, limit=LINE_BYTES_MAX))
 
-    async def ask(self, command: str, args: dict[str, Any]) -> Any:
+    async def ask(self, command: str, args: dict[str, Any]) -> JSONValue:
         """One command's answer. Raises HeadraceError with what the process said."""
         self._writer.write(msgspec.json.encode({"command": command, "args": args}) + b"\n")
         await self._writer.drain()
@@ -106,7 +107,12 @@ class ControlClient:
 def to_wire(outputs: list[Output]) -> list[list[Any]]:
     """Outputs as JSON can carry them."""
     return [
-        [out.topic, out.partition, None if out.key is None else b64encode(out.key).decode(), b64encode(out.value).decode()]
+        [
+            out.topic,
+            out.partition,
+            None if out.key is None else b64encode(out.key).decode(),
+            b64encode(out.value).decode(),
+        ]
         for out in outputs
     ]
 

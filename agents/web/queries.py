@@ -12,6 +12,7 @@ from agents.intake import NAME as INTAKE
 from streams import ids, topics
 from streams.codec import partition_of
 from streams.errors import BadSetting
+from streams.events import JSONValue
 from streams.profiles.row import User
 from streams.times import format_time
 from tables.cursors import read_cursors
@@ -106,11 +107,23 @@ class Queries:
     def totals(self) -> Answer:
         """What has happened since the data folder began, summed over partitions."""
         all_totals = [self._users.position(at).totals for at in range(self._transport.partitions)]
-        names = ("users", "purchases", "custom_events", "attributes", "sessions", "duplicates", "refused", "timers")
+        names = (
+            "users",
+            "purchases",
+            "custom_events",
+            "attributes",
+            "sessions",
+            "duplicates",
+            "refused",
+            "timers",
+        )
         answer: Answer = {name: sum(getattr(totals, name) for totals in all_totals) for name in names}
         answer["revenue"] = {currency: str(amount) for currency, amount in sorted(self._sum("revenue").items())}
         cursors = [read_cursors(self._store, at) for at in range(self._transport.partitions)]
-        answer["export"] = {"files": sum(each.files for each in cursors), "rows": sum(each.rows for each in cursors)}
+        answer["export"] = {
+            "files": sum(each.files for each in cursors),
+            "rows": sum(each.rows for each in cursors),
+        }
         answer["dead_letters"] = sum(
             self._transport.end(topics.DEAD_LETTERS.name, at) for at in range(self._transport.partitions)
         )
@@ -170,7 +183,12 @@ class Queries:
             yield INTAKE, "events", partition, read_position(self._store, INTAKE, "events", partition)
             yield "users", "mailbox", partition, self._users.position(partition).next_offset
             for topic in topics.SENDS.values():
-                yield "delivery", topic.name, partition, read_position(self._store, "delivery", topic.name, partition)
+                yield (
+                    "delivery",
+                    topic.name,
+                    partition,
+                    read_position(self._store, "delivery", topic.name, partition),
+                )
             yield "export", "currents", partition, read_cursors(self._store, partition).next_offset
 
     def tail(self, topic: str, limit: int = 20) -> list[Answer]:
@@ -188,7 +206,7 @@ class Queries:
         return [_shown(topic, partition, record) for _, partition, record in rows[-limit:]]
 
 
-def _shown(topic: str, partition: int, record: Any) -> Answer:
+def _shown(topic: str, partition: int, record: JSONValue) -> Answer:
     headers: Mapping[str, bytes] = dict(record.headers)
     return {
         "topic": topic,
@@ -201,7 +219,7 @@ def _shown(topic: str, partition: int, record: Any) -> Answer:
     }
 
 
-def _counter(counter: Any, now_ms: int) -> Answer | None:
+def _counter(counter: JSONValue, now_ms: int) -> Answer | None:
     if counter is None:
         return None
     return {

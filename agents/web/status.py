@@ -41,9 +41,7 @@ class Status:
         return web.json_response({"status": "failed" if failed else "ok"}, status=503 if failed else 200)
 
     async def _ready(self, request: web.Request) -> web.Response:
-        return web.json_response(
-            {"status": "ok" if self.ready else "starting"}, status=200 if self.ready else 503
-        )
+        return web.json_response({"status": "ok" if self.ready else "starting"}, status=200 if self.ready else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         for (topic, partition), lag in self._engine.slices.lag().items():

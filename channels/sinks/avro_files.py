@@ -169,9 +169,7 @@ def _check(records: Sequence[tuple[int, CurrentsRecord]], partition: int) -> str
     return types.pop()
 
 
-async def _encode(
-    records: Sequence[tuple[int, CurrentsRecord]], event_type: str, name: str, marks: _Marks
-) -> bytes:
+async def _encode(records: Sequence[tuple[int, CurrentsRecord]], event_type: str, name: str, marks: _Marks) -> bytes:
     """The whole file; the same records give the same bytes."""
     content = BytesIO()
     writer = Writer(

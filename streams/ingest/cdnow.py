@@ -11,7 +11,7 @@ PRODUCT: Final = "cds"
 
 
 class Line(NamedTuple):
-    """One purchase: its line number in the file (from 1), customer, day `YYYY-MM-DD`, number of CDs, dollars."""
+    """One purchase: its line in the file (from 1), customer, day `YYYY-MM-DD`, number of CDs, dollars."""
 
     number: int
     customer: str
@@ -40,13 +40,9 @@ def read_lines(text: str) -> list[Line]:
         try:
             customer, day, cds, dollars = row.split()
             moment = datetime.strptime(day, "%Y%m%d")  # noqa: DTZ007 (a day, not a moment)
-            lines.append(
-                Line(number, customer, moment.strftime("%Y-%m-%d"), int(cds), f"{float(dollars):.2f}")
-            )
+            lines.append(Line(number, customer, moment.strftime("%Y-%m-%d"), int(cds), f"{float(dollars):.2f}"))
         except ValueError as error:
-            raise BadInput(
-                "bad_line", f"line {number}", f"{row.strip()[:60]!r} is no purchase ({error})"
-            ) from None
+            raise BadInput("bad_line", f"line {number}", f"{row.strip()[:60]!r} is no purchase ({error})") from None
     return lines
 
 

@@ -96,9 +96,7 @@ def _read_head(value: bytes) -> _Head:
         raise BadInput("invalid_utf8", "", f"byte {error.start} is not UTF-8; encode text as UTF-8") from None
     head = track.decode_as(_head_decoder, value)
     if head.type is None and not (head.attributes or head.events or head.purchases):
-        raise BadInput(
-            "empty", "", "no `type` and no attributes, events or purchases; send at least one object"
-        )
+        raise BadInput("empty", "", "no `type` and no attributes, events or purchases; send at least one object")
     return head
 
 
@@ -150,9 +148,7 @@ def _user(external_id: str | None, key: bytes | None) -> str:
         try:
             external_id = key.decode()
         except UnicodeDecodeError:
-            raise BadInput(
-                "invalid_utf8", "key", "the key is not UTF-8; use the external id as key"
-            ) from None
+            raise BadInput("invalid_utf8", "key", "the key is not UTF-8; use the external id as key") from None
     size = len(external_id.encode())
     if not 0 < size <= track.EXTERNAL_ID_BYTES_MAX:
         raise BadInput(

@@ -1,1 +1,1 @@
-"""May this message go now, later, or never? One file per rule."""
+"""May this message go now, later, or never: one file per rule."""

@@ -1,4 +1,4 @@
-"""Counts and sums of one user: lifetime totals, exact windows where live definitions need them, day buckets beyond."""
+"""Counts and sums of one user: lifetime totals, exact windows for live definitions, day buckets beyond."""
 
 from bisect import bisect_right, insort
 from decimal import Decimal

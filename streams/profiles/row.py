@@ -89,11 +89,7 @@ def decode_row(data: bytes) -> User:
     try:
         user = _decoder.decode(data)
     except msgspec.DecodeError as error:
-        raise BadState(
-            f"a user row of {len(data)} bytes does not decode ({error}); restore it from the log"
-        ) from error
+        raise BadState(f"a user row of {len(data)} bytes does not decode ({error}); restore it from the log") from error
     if user.version > ROW_VERSION:
-        raise BadState(
-            f"a user row has version {user.version}, this program knows up to {ROW_VERSION}; upgrade it"
-        )
+        raise BadState(f"a user row has version {user.version}, this program knows up to {ROW_VERSION}; upgrade it")
     return user

@@ -29,7 +29,7 @@ OPERATORS: Final = ("is", "is_not", "contains", "over", "under", "before", "afte
 
 
 def compile_condition(condition: Condition) -> Check:
-    """A function of the value (None where there is none). Raises BadDefinition unless one operator is given."""
+    """A function of the value (None: there is none). Raises BadDefinition unless one operator is given."""
     given = [name for name in OPERATORS if _operand(condition, name) is not msgspec.UNSET]
     if len(given) != 1:
         raise BadDefinition(f"give exactly one of {', '.join(OPERATORS)}; found {', '.join(given) or 'none'}")

@@ -14,9 +14,17 @@ from streams.times import format_duration, format_time
 class Limits(Protocol):
     """The parameters that every counting filter has."""
 
-    at_least: int | None
-    at_most: int | None
-    exactly: int | None
+    @property
+    def at_least(self) -> int | None:
+        """The lowest count that passes."""
+
+    @property
+    def at_most(self) -> int | None:
+        """The highest count that passes."""
+
+    @property
+    def exactly(self) -> int | None:
+        """The only count that passes."""
 
 
 def bounds(limits: Limits) -> tuple[int, int | None]:
@@ -27,9 +35,7 @@ def bounds(limits: Limits) -> tuple[int, int | None]:
     """
     given = [n for n in (limits.at_least, limits.at_most, limits.exactly) if n is not None]
     if len(given) > 1:
-        raise BadDefinition(
-            "give one of at_least, at_most and exactly; for a range combine two filters with all"
-        )
+        raise BadDefinition("give one of at_least, at_most and exactly; for a range combine two filters with all")
     if limits.exactly is not None:
         return limits.exactly, limits.exactly
     if limits.at_most is not None:
@@ -99,7 +105,7 @@ def _window_test(low: int, high: int | None, key: str, within_ms: int) -> tuple[
         return high is None or leaves_at(user, now_ms, high + 1) is None
 
     def changes_at(user: User, now_ms: int) -> int | None:
-        """The (high + 1)-th is older than the low-th, so it leaves first and may bring the count into range."""
+        """The (high + 1)-th is older than the low-th: it leaves first and may bring the count into range."""
         if high is not None:
             too_many_until = leaves_at(user, now_ms, high + 1)
             if too_many_until is not None:

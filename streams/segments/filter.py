@@ -17,9 +17,7 @@ COUNT_MAX: Final = 1_000
 Test: TypeAlias = Callable[[User, int], bool]
 ChangesAt: TypeAlias = Callable[[User, int], int | None]
 Explain: TypeAlias = Callable[[User, int], dict[str, JSONValue]]
-Duration = Annotated[
-    str, msgspec.Meta(pattern=r"^\d{1,9}[dhms]( \d{1,9}[dhms])*$", examples=["90d", "1d 12h"])
-]
+Duration = Annotated[str, msgspec.Meta(pattern=r"^\d{1,9}[dhms]( \d{1,9}[dhms])*$", examples=["90d", "1d 12h"])]
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 

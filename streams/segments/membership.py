@@ -10,9 +10,7 @@ from streams.workspace import Workspace
 Crossing = tuple[str, bool]
 
 
-def update_memberships(
-    user: User, workspace: Workspace, ordinals: Iterable[int], now_ms: int
-) -> list[Crossing]:
+def update_memberships(user: User, workspace: Workspace, ordinals: Iterable[int], now_ms: int) -> list[Crossing]:
     """Ask the given segments again, and those that refer to one that changed; write the row's memberships.
 
     Returns:
@@ -55,7 +53,5 @@ def next_change(user: User, workspace: Workspace, ordinals: Iterable[int], now_m
     """The first time after now at which time alone could change one of the segments; early, never late."""
     segments = workspace.segments
     return earliest(
-        change(user, now_ms)
-        for ordinal in ordinals
-        if (change := segments[ordinal].predicate.changes_at) is not None
+        change(user, now_ms) for ordinal in ordinals if (change := segments[ordinal].predicate.changes_at) is not None
     )

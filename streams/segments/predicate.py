@@ -30,13 +30,9 @@ def compile_tree(tree: JSONValue, where: str = "filter") -> Compiled:
 def _compile(tree: JSONValue, where: str, depth: int, nodes: list[int]) -> Compiled:
     nodes[0] += 1
     if depth > TREE_DEPTH_MAX or nodes[0] > TREE_NODES_MAX:
-        raise BadDefinition(
-            f"{where}: deeper than {TREE_DEPTH_MAX} or more than {TREE_NODES_MAX} nodes; split it"
-        )
+        raise BadDefinition(f"{where}: deeper than {TREE_DEPTH_MAX} or more than {TREE_NODES_MAX} nodes; split it")
     if not isinstance(tree, Mapping) or len(tree) != 1:
-        raise BadDefinition(
-            f"{where}: a node is a mapping with one key, such as {{purchases: {{at_least: 1}}}}"
-        )
+        raise BadDefinition(f"{where}: a node is a mapping with one key, such as {{purchases: {{at_least: 1}}}}")
     name, value = next(iter(tree.items()))
     place = f"{where}.{name}"
     if name == "not":

@@ -34,11 +34,11 @@ def index_series(all_series: Iterable[Series]) -> SeriesIndex:
     merged: dict[str, Series] = {}
     for series in all_series:
         known = merged.get(series.key)
-        if isinstance(series, CountSeries) and isinstance(known, CountSeries):
-            series = msgspec.structs.replace(series, keep=max(series.keep, known.keep))
-        elif isinstance(series, AmountSeries) and isinstance(known, AmountSeries):
-            series = msgspec.structs.replace(series, keep_ms=max(series.keep_ms, known.keep_ms))
         merged[series.key] = series
+        if isinstance(series, CountSeries) and isinstance(known, CountSeries):
+            merged[series.key] = msgspec.structs.replace(series, keep=max(series.keep, known.keep))
+        elif isinstance(series, AmountSeries) and isinstance(known, AmountSeries):
+            merged[series.key] = msgspec.structs.replace(series, keep_ms=max(series.keep_ms, known.keep_ms))
     index: dict[str, list[Series]] = {}
     for key in sorted(merged):
         index.setdefault(merged[key].change, []).append(merged[key])

@@ -219,9 +219,7 @@ class Broker:
         return "\n".join(path.read_text(errors="replace")[-LOG_TAIL_CHARS:] for path in logs)
 
 
-def create_topics(
-    address: str, partitions: Mapping[str, int], config: Mapping[str, str] | None = None
-) -> None:
+def create_topics(address: str, partitions: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
     """Create every topic named in `partitions`, replication 1, and return when each partition can be written.
 
     (Right after the creation a partition has a leader that does not know it yet and refuses to serve.)
@@ -253,9 +251,7 @@ def _jars() -> Path:
     """The folder of Kafka's jars, resolved by Maven the first time; one folder for each state of the pom."""
     for program in ("java", "mvn"):
         if shutil.which(program) is None:
-            raise BrokerUnavailableError(
-                f"{program} is not installed, and {ADDRESS_VARIABLE}=host:port is not set"
-            )
+            raise BrokerUnavailableError(f"{program} is not installed, and {ADDRESS_VARIABLE}=host:port is not set")
     jars = HERE / ".jars" / hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
     if not jars.exists():
         jars.parent.mkdir(exist_ok=True)
@@ -296,9 +292,7 @@ def _run(command: list[str], seconds_max: int, error: type[Exception]) -> None:
     except subprocess.TimeoutExpired as late:
         raise error(f"{command[0]} did not end within {seconds_max} s") from late
     if done.returncode:
-        raise error(
-            f"{command[0]} ended with {done.returncode}: {(done.stdout + done.stderr)[-LOG_TAIL_CHARS:]}"
-        )
+        raise error(f"{command[0]} ended with {done.returncode}: {(done.stdout + done.stderr)[-LOG_TAIL_CHARS:]}")
 
 
 def _free_port() -> int:

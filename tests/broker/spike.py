@@ -169,9 +169,7 @@ async def one_slice(producer: AIOKafkaProducer, topics: Sequence[str], partition
     return built
 
 
-async def drive(
-    producer: AIOKafkaProducer, topics: Sequence[str], partition: int, case: Case, meter: Meter
-) -> None:
+async def drive(producer: AIOKafkaProducer, topics: Sequence[str], partition: int, case: Case, meter: Meter) -> None:
     """Commit slices on one partition until the case is over, back to back or at its pace."""
     due = over = time.perf_counter()
     over += CASE_S
@@ -290,9 +288,7 @@ def main() -> None:
     parser.add_argument("mode", choices=("cost", "kill", "freeze"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=24, help="for kill")
-    parser.add_argument(
-        "--planted-bug", action="store_true", help="no transactions: kill and freeze must find it"
-    )
+    parser.add_argument("--planted-bug", action="store_true", help="no transactions: kill and freeze must find it")
     options = parser.parse_args()
     honest = not options.planted_bug
     with tempfile.TemporaryDirectory() as folder, Broker.from_environment(Path(folder) / "kafka") as broker:

@@ -134,9 +134,7 @@ async def test_refused_batch_stops_the_whole_slice(broker: Broker, topic: str, s
     assert await values_in(broker, small_topic) == [b"whole"]
 
 
-async def test_aiokafka_itself_commits_around_a_refused_batch(
-    broker: Broker, topic: str, small_topic: str
-) -> None:
+async def test_aiokafka_itself_commits_around_a_refused_batch(broker: Broker, topic: str, small_topic: str) -> None:
     """Why `commit_slice` awaits its batches: the library's commit succeeds with half of the slice."""
     async with owner(broker, topic, topic, small_topic) as producer:
         await producer.begin_transaction()

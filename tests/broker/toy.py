@@ -275,9 +275,7 @@ def run_worker(plan: Plan) -> int:
 def spawn(plan: Plan) -> subprocess.Popen[str]:
     """The worker as a process of its own."""
     command = [sys.executable, "-m", "tests.broker.toy", json.dumps(asdict(plan))]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=REPOSITORY
-    )
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=REPOSITORY)
 
 
 def ended(worker: subprocess.Popen[str]) -> list[list[str]]:
@@ -294,10 +292,7 @@ async def feed(plan: Plan, count: int) -> Plan:
     rng, topic, last = random.Random(plan.seed), plan.topic("source"), -1
     producer = await started_producer(plan.address, f"{plan.run}-feed", [topic])
     for begin in range(0, count, FEED_RECORDS):
-        pairs = [
-            (b"user-%02d" % rng.randrange(50), b"%d" % n)
-            for n in range(begin, min(begin + FEED_RECORDS, count))
-        ]
+        pairs = [(b"user-%02d" % rng.randrange(50), b"%d" % n) for n in range(begin, min(begin + FEED_RECORDS, count))]
         await producer.begin_transaction()
         ack = await (await producer.send_batch(closed_batch(producer, pairs), topic, partition=0))
         last = ack.offset + len(pairs) - 1

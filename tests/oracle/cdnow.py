@@ -99,9 +99,7 @@ class Workspace:
 def check_keys(where: str, body: object, required: set[str], optional: set[str]) -> dict[str, Any]:
     """Return the mapping if it has all required keys and no unknown one."""
     if not isinstance(body, dict) or not required <= set(body) <= required | optional:
-        raise UnsupportedError(
-            f"{where}: needs {sorted(required)}, may have {sorted(optional)}, got {body!r}"
-        )
+        raise UnsupportedError(f"{where}: needs {sorted(required)}, may have {sorted(optional)}, got {body!r}")
     return body
 
 
@@ -195,8 +193,7 @@ def read_campaign(where: str, document: object, segments: dict[str, Holds]) -> C
 def read_workspace(folder: Path) -> Workspace:
     """Read `segments/*.yaml` and `campaigns/*.yaml`; any other YAML file in the folder is an error."""
     documents = {
-        p.relative_to(folder).as_posix(): yaml.safe_load(p.read_text("utf-8"))
-        for p in sorted(folder.rglob("*.y*ml"))
+        p.relative_to(folder).as_posix(): yaml.safe_load(p.read_text("utf-8")) for p in sorted(folder.rglob("*.y*ml"))
     }
     windows: list[int] = []
     segments: dict[str, Holds] = {}
@@ -208,9 +205,7 @@ def read_workspace(folder: Path) -> Workspace:
         campaign = read_campaign(where, documents[where], segments)
         campaigns[campaign.name] = campaign
     if not documents or len(segments) + len(campaigns) != len(documents):
-        raise UnsupportedError(
-            f"{folder.name}: empty, a name used twice, or an unknown kind among {sorted(documents)}"
-        )
+        raise UnsupportedError(f"{folder.name}: empty, a name used twice, or an unknown kind among {sorted(documents)}")
     return Workspace(segments, list(campaigns.values()), windows)
 
 

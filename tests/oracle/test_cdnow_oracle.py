@@ -97,9 +97,7 @@ def test_a_purchase_at_the_edge_comes_after_the_leave(gap: int, lapses: int) -> 
 
 
 @pytest.mark.parametrize(("third", "win_backs"), [(179, 1), (180, 2)])
-def test_win_back_is_eligible_again_after_exactly_180_days(
-    workspace_dir: Path, third: int, win_backs: int
-) -> None:
+def test_win_back_is_eligible_again_after_exactly_180_days(workspace_dir: Path, third: int, win_backs: int) -> None:
     """Lapsing on day 10 and again 179 days later mails once, 180 days later twice."""
     change(workspace_dir, "segments/lapsed.yaml", "90d", "10d")
     line = replay(workspace_dir, ("a", 0, "10"), ("a", third, "10"), ("other", third + 10, "10"))
@@ -180,9 +178,7 @@ def test_purchases_of_one_instant_are_counted_one_by_one(workspace_dir: Path) ->
 
 def test_every_purchase_counts_even_free_and_repeated(workspace_dir: Path) -> None:
     """Equal purchases of 0.00 on one day make a user active once; a repeatable welcome fires for each."""
-    change(
-        workspace_dir, "campaigns/welcome.yaml", "name: welcome\n", "name: welcome\nre_eligible_after: 0s\n"
-    )
+    change(workspace_dir, "campaigns/welcome.yaml", "name: welcome\n", "name: welcome\nre_eligible_after: 0s\n")
     line = replay(workspace_dir, ("a", 0, "0.00"), ("a", 0, "0.00"))
     assert (line["events"], line["users"], line["sends"]["welcome"]) == (2, 1, 2)
     assert moves(line, "active") == (1, 0, 1)
@@ -278,6 +274,4 @@ def test_the_full_file_equals_a_count_of_gaps(workspace_dir: Path, within: int) 
     assert moves(line, "lapsed") == (lapses, returns, lapses - returns)
     assert moves(line, "vip") == (vips, 0, vips)
     assert line["sends"] == {"welcome": len(days), "win_back": win_backs, "thank_you_vip": vips}
-    assert (
-        line["export"]["rows"] == line["events"] + line["delivered"] == 69_659 + sum(line["sends"].values())
-    )
+    assert line["export"]["rows"] == line["events"] + line["delivered"] == 69_659 + sum(line["sends"].values())

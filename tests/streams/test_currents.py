@@ -23,9 +23,7 @@ DISPATCH = "ab" * 16
 NOW_MS = 1_760_000_000_999
 
 texts = st.text(max_size=8)
-properties = st.dictionaries(
-    texts, texts | st.integers(-(2**53), 2**53) | st.booleans() | st.none(), max_size=3
-)
+properties = st.dictionaries(texts, texts | st.integers(-(2**53), 2**53) | st.booleans() | st.none(), max_size=3)
 times_ms = st.integers(-62_135_596_800_000, 253_402_300_799_999)
 causes = st.builds(Cause, texts, st.integers(0, 9), st.integers(0, 2**53), st.integers(0, 75))
 
@@ -179,9 +177,7 @@ def test_session(event: Session, kind: str, app_id: str, session_id: str) -> Non
         ),
     ],
 )
-def test_message(
-    channel: str, kind: OutcomeKind, reason: str, event_type: str, details: dict[str, JSONValue]
-) -> None:
+def test_message(channel: str, kind: OutcomeKind, reason: str, event_type: str, details: dict[str, JSONValue]) -> None:
     """Each outcome becomes the one event type that says what happened, with its reason in the right field."""
     record = told(kind, reason, channel)
     assert record is not None

@@ -45,9 +45,7 @@ def _count(user: User, name: str) -> int:
     return counter.count if counter else 0
 
 
-_DID: Final = User(
-    1, 1, 0, 5_000, events={"like": count_once(4_000)}, counts={"event:like": CountWindow(1, [4_000])}
-)
+_DID: Final = User(1, 1, 0, 5_000, events={"like": count_once(4_000)}, counts={"event:like": CountWindow(1, [4_000])})
 
 FILTER: Final = Filter(
     name="event",

@@ -8,7 +8,7 @@ from streams.segments.filter import Compiled, Filter, Name
 
 
 def compile_(name: str) -> Compiled:
-    """Compile to one dict lookup per test; the workspace orders segments so that the other is decided first."""
+    """Compile to one dict lookup per test; the workspace orders segments so that the other comes first."""
 
     def test(user: User, now_ms: int) -> bool:
         return name in user.memberships

@@ -45,9 +45,7 @@ def test_excess_names_the_limit(limit: str) -> None:
 
 def test_limits_of_dates_refuse_instead() -> None:
     """A text beyond the limits of dates is no date, and a format beyond them is refused."""
-    kept = RENDERER.compile("{{ ${d} | date: '%Y' }}").render(
-        RenderContext(profile={"d": "2020" + " " * 200})
-    )
+    kept = RENDERER.compile("{{ ${d} | date: '%Y' }}").render(RenderContext(profile={"d": "2020" + " " * 200}))
 
     assert kept == "2020" + " " * 200
     with pytest.raises(RenderFailure, match="a format may have 256 characters"):
@@ -109,9 +107,7 @@ def test_no_text_is_slow_to_refuse(text: str) -> None:
         RENDERER.compile(text)
 
 
-@pytest.mark.parametrize(
-    "value", ["9" * 5000, "1e999", "-1e999", "nan", 10**400, {"a": 1}, [1, [2]], True, None, ""]
-)
+@pytest.mark.parametrize("value", ["9" * 5000, "1e999", "-1e999", "nan", 10**400, {"a": 1}, [1, [2]], True, None, ""])
 @pytest.mark.parametrize("name", sorted(RENDERER._filters))
 def test_filters_raise_only_our_errors(name: str, value: JSONValue) -> None:
     """Whatever a filter is given, a message is rendered or fails with an error of our tree."""

@@ -66,9 +66,7 @@ SIGNS = [
 ]
 FIELDS = ["$", "${", "${x}", "${a b}", "custom_attribute.${x}", ".${", "${'}", "${x | y}", "${}"]
 SOUP = st.lists(st.sampled_from([*SIGNS, *FIELDS]), max_size=30).map("".join) | st.text(max_size=60)
-WITHOUT_FIELDS = st.lists(st.sampled_from([sign for sign in SIGNS if "{{" not in sign]), max_size=30).map(
-    "".join
-)
+WITHOUT_FIELDS = st.lists(st.sampled_from([sign for sign in SIGNS if "{{" not in sign]), max_size=30).map("".join)
 
 
 @given(WITHOUT_FIELDS | st.text(st.characters(exclude_characters="${"), max_size=60))
@@ -78,11 +76,7 @@ def test_identity_without_fields(text: str) -> None:
         assert text == translate(text).text
 
 
-@given(
-    st.lists(
-        st.sampled_from(["{{ x }}", "{{ 'a' | upcase }}", "{% if x == 1 %}", "{% endif %}", "}}", "text"])
-    )
-)
+@given(st.lists(st.sampled_from(["{{ x }}", "{{ 'a' | upcase }}", "{% if x == 1 %}", "{% endif %}", "}}", "text"])))
 def test_identity_of_plain_liquid(parts: list[str]) -> None:
     """Plain Liquid is left alone."""
     assert "".join(parts) == translate("".join(parts)).text
@@ -111,9 +105,7 @@ def test_translation_raises_template_errors_only(text: str, html: bool) -> None:
 def test_compiling_and_rendering_raise_our_errors_only(text: str, html: bool) -> None:
     """Whatever the text, it becomes a message or an error of our tree."""
     with suppress(RenderError, MessageAborted):
-        RENDERER.compile(text, html=html).render(
-            RenderContext(profile={"x": 1, "a b": [1, {"x": None}]}, now_s=0)
-        )
+        RENDERER.compile(text, html=html).render(RenderContext(profile={"x": 1, "a b": [1, {"x": None}]}, now_s=0))
 
 
 @given(st.text())

@@ -50,9 +50,7 @@ SHAPES = st.sampled_from(
         ),
     ]
 )
-TEMPLATES = st.lists(st.builds(str.format, SHAPES, FIELDS, FIELDS, FIELDS), min_size=1, max_size=4).map(
-    "".join
-)
+TEMPLATES = st.lists(st.builds(str.format, SHAPES, FIELDS, FIELDS, FIELDS), min_size=1, max_size=4).map("".join)
 
 
 def check(text: str, values: dict[str, object], *, html: bool) -> None:
@@ -62,9 +60,7 @@ def check(text: str, values: dict[str, object], *, html: bool) -> None:
     with suppress(RenderError, MessageAborted):
         RENDERER.compile(text, html=html).render(context)
     known = fields_read(text, html=html)
-    named = {f"campaign.{name}" for name in campaign.asked} | {
-        f"subscribed_state.{name}" for name in state.asked
-    }
+    named = {f"campaign.{name}" for name in campaign.asked} | {f"subscribed_state.{name}" for name in state.asked}
 
     assert profile.asked <= set(known.profile)
     assert custom.asked <= set(known.custom)

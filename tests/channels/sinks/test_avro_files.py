@@ -185,9 +185,7 @@ def test_metadata_that_does_not_fit_stops(tmp_path: Path, change: dict[str, str 
         rows, schema = list(reader), reader.writer_schema
         marks = {**reader.metadata, **change}
     with path.open("wb") as file:
-        kept = {
-            key: value for key, value in marks.items() if key.startswith("headrace.") and value is not None
-        }
+        kept = {key: value for key, value in marks.items() if key.startswith("headrace.") and value is not None}
         fastavro.writer(file, schema, rows, metadata=kept)
     with pytest.raises(BadState):
         write(AvroFiles(tmp_path, "headrace"), views(3))

@@ -52,9 +52,7 @@ def break_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, BaseExc
 
 
 @pytest.mark.parametrize("step", range(2 * CALLS + 1))
-def test_crash_at_each_step(
-    tmp_path: Path, break_at: Callable[[int, BaseException], None], step: int
-) -> None:
+def test_crash_at_each_step(tmp_path: Path, break_at: Callable[[int, BaseException], None], step: int) -> None:
     """After a crash before or after any touch of the disk, a repeat puts every id into exactly one file."""
     sink = AvroFiles(tmp_path, "headrace")
     break_at(step, Crash())
@@ -78,9 +76,7 @@ def test_crash_at_each_step(
 
 
 @pytest.mark.parametrize("step", range(2 * CALLS))
-def test_disk_error_at_each_step(
-    tmp_path: Path, break_at: Callable[[int, BaseException], None], step: int
-) -> None:
+def test_disk_error_at_each_step(tmp_path: Path, break_at: Callable[[int, BaseException], None], step: int) -> None:
     """A refusing disk is reported with the path of the file, and a repeat on the same sink completes it."""
     sink = AvroFiles(tmp_path, "headrace")
     break_at(step, OSError(28, "No space left on device"))

@@ -123,9 +123,7 @@ def test_asking_changes_nothing(name: str, at: int) -> None:
 def first_flip(compiled: Compiled, user: User, from_ms: int, until_ms: int) -> int | None:
     """The first millisecond after `from_ms` whose answer differs, asking at every one of them."""
     holds = compiled.test(user, from_ms)
-    return next(
-        (now_ms for now_ms in range(from_ms + 1, until_ms) if compiled.test(user, now_ms) is not holds), None
-    )
+    return next((now_ms for now_ms in range(from_ms + 1, until_ms) if compiled.test(user, now_ms) is not holds), None)
 
 
 @every_example

@@ -177,7 +177,9 @@ leaves = st.one_of(
         st.fixed_dictionaries({"path": st.sampled_from(["x", "y"])}),
         one_of_keys(
             **{"is": st.sampled_from([1, "b"]), "is_not": st.just(1)},
-            **{"over": st.just(0), "under": st.just(1), "exists": st.booleans()},
+            over=st.just(0),
+            under=st.just(1),
+            exists=st.booleans(),
         ),
     ).map(lambda params: {"attribute": params}),
 )
