@@ -9,8 +9,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from time import perf_counter
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from config.settings import Settings, SettingsError, load_settings
 from config.workspace import DEMO_FOLDER, WorkspaceError
@@ -137,10 +136,10 @@ def _demo(settings: Settings, arguments: argparse.Namespace) -> int:
     line: dict[str, Any] = {}
 
     async def work(node: Any, stop: asyncio.Event) -> None:
-        began = perf_counter()
-        await Replay(node).run(_progress)
+        replay = Replay(node)
+        await replay.run(_progress)
         await node.export.flush()
-        line.update(result(node, perf_counter() - began))
+        line.update(result(node, replay.seconds))
         _summary(settings, line, node.queries)
         if not arguments.once:
             print("The worker goes on; press Ctrl-C to stop.", file=sys.stderr)

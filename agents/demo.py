@@ -43,6 +43,7 @@ class Replay:
         self._end = to_json({"type": "end", "time": cdnow.last_day(lines)})
         self.total = len(self._entries) + self._partitions
         self.sent = 0
+        self.seconds = 0.0
 
     async def run(self, report: Report) -> None:
         """Send what the events topic does not hold yet, never far ahead of the agents; then wait for them."""
@@ -73,6 +74,7 @@ class Replay:
             report(self.sent, self.total, perf_counter() - began)
             await asyncio.wait([waiting], timeout=PROGRESS_S)
         await waiting
+        self.seconds = perf_counter() - began
 
     async def _append(self, outputs: list[Output]) -> None:
         await self._node.engine.transport.append(outputs)

@@ -24,7 +24,7 @@ class Example:
 
 
 PLACES = [(name, at) for name in FILTERS for at in range(len(FILTERS[name].examples))]
-every_example = pytest.mark.parametrize(("name", "at"), PLACES, ids=lambda part: str(part))
+every_example = pytest.mark.parametrize(("name", "at"), PLACES, ids=str)
 every_filter = pytest.mark.parametrize("name", FILTERS)
 
 

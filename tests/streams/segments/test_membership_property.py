@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.codec import to_json
+from streams.events import JSONValue
 from streams.mailbox import Tick
 from streams.times import format_time
 from tests.driver import Driver
@@ -94,7 +95,7 @@ class Model:
             mine = [one for one in mine if since_ms < one.time_ms <= now_ms]
         return spent(mine, params) if name == "money_spent" else counted(mine, params)
 
-    def attribute(self, user: str, path: str) -> Any:
+    def attribute(self, user: str, path: str) -> JSONValue:
         values = [
             one.value[path]
             for one in self.inputs
@@ -103,17 +104,17 @@ class Model:
         return values[-1] if values else None
 
 
-def compare(value: Any, params: Tree) -> bool:
-    """One condition; a value that is missing is under anything."""
+def compare(value: JSONValue, params: Tree) -> bool:
+    """One condition; an attribute that is missing is under anything, as at Braze."""
     if "is" in params:
         return bool(value == params["is"])
     if "is_not" in params:
         return bool(value != params["is_not"])
     if "exists" in params:
-        return (value is not None) == params["exists"]
+        return bool((value is not None) == params["exists"])
     if "under" in params:
-        return value is None or (isinstance(value, int) and value < params["under"])
-    return isinstance(value, int) and value > params["over"]
+        return value is None or bool(isinstance(value, int) and value < params["under"])
+    return bool(isinstance(value, int) and value > params["over"])
 
 
 def counted(mine: list[Input], params: Tree) -> bool:
@@ -124,13 +125,14 @@ def counted(mine: list[Input], params: Tree) -> bool:
         mine = [one for one in mine if one.value["product_id"] == params["product"]]
     for path, wanted in params.get("where", {}).items():
         limits = wanted if isinstance(wanted, dict) else {"is": wanted}
-        mine = [one for one in mine if compare(one.value.get("properties", {}).get(path), limits)]
+        found = [(one, one.value.get("properties", {}).get(path)) for one in mine]
+        mine = [one for one, value in found if compare(value, limits) and not ("under" in limits and value is None)]
     count = sum(one.value.get("quantity", 1) for one in mine)
     if "exactly" in params:
-        return count == int(params["exactly"])
+        return bool(count == int(params["exactly"]))
     if "at_most" in params:
-        return count <= int(params["at_most"])
-    return count >= int(params.get("at_least", 1))
+        return bool(count <= int(params["at_most"]))
+    return bool(count >= int(params.get("at_least", 1)))
 
 
 def spent(mine: list[Input], params: Tree) -> bool:
@@ -145,18 +147,22 @@ def spent(mine: list[Input], params: Tree) -> bool:
 
 
 def optional(**keys: st.SearchStrategy[Any]) -> st.SearchStrategy[Tree]:
+    """Strategy of mappings with any of the keys."""
     return st.fixed_dictionaries({}, optional=keys)
 
 
 def one_of_keys(**keys: st.SearchStrategy[Any]) -> st.SearchStrategy[Tree]:
+    """Strategy of mappings with exactly one of the keys."""
     return st.one_of(*(st.fixed_dictionaries({name: values}) for name, values in keys.items()))
 
 
 def merged(*parts: st.SearchStrategy[Tree]) -> st.SearchStrategy[Tree]:
+    """Strategy of the parts joined into one mapping."""
     return st.tuples(*parts).map(lambda found: {key: value for part in found for key, value in part.items()})
 
 
-limits = st.just({}) | one_of_keys(at_least=st.integers(0, 3), at_most=st.integers(0, 2), exactly=st.integers(0, 2))
+no_limit: st.SearchStrategy[Tree] = st.just({})
+limits = no_limit | one_of_keys(at_least=st.integers(0, 3), at_most=st.integers(0, 2), exactly=st.integers(0, 2))
 windows = st.sampled_from([f"{seconds}s" for seconds in WINDOWS_S])
 always_windows = st.fixed_dictionaries({"within": windows})
 maybe_windows = optional(within=windows) | always_windows
@@ -231,7 +237,7 @@ steps = st.one_of(
     st.tuples(st.just(None), st.sampled_from([0, 0, 1, 500, 999, 1_000, 1_001, 2_000, 4_000])),
     st.tuples(st.integers(0, 3), near),
 )
-things = st.one_of(
+things: st.SearchStrategy[tuple[str, Tree]] = st.one_of(
     st.tuples(st.just("tick"), st.just({})),
     st.tuples(
         st.just("event"),
@@ -260,7 +266,7 @@ things = st.one_of(
 )
 all_steps = st.lists(
     st.builds(
-        lambda move, user, thing, late_ms: Step(*move, user, thing[0], late_ms, thing[1]),
+        lambda move, user, thing, late_ms: Step(move[0], move[1], user, thing[0], late_ms, thing[1]),
         steps,
         st.sampled_from(USERS),
         things,
@@ -322,6 +328,7 @@ def play(driver: Driver, model: Model, step: Step, now_ms: int) -> list[Change]:
 
 
 def send(driver: Driver, step: Step, time_ms: int) -> None:
+    """Send a step as one record."""
     one = {"type": step.kind, "external_id": step.user, "time": format_time(time_ms), **step.value}
     driver.send(to_json(one))
     assert driver.dead_letters == []
