@@ -36,6 +36,7 @@ async def test_an_independent_reader_reads_what_was_sent(tmp_path: Path) -> None
         plain, html = [part.get_payload(decode=True) for part in mail.walk() if not part.is_multipart()]
         assert isinstance(plain, bytes)
         assert plain.replace(b">From", b"From").rstrip() == b"From here\nto there"
+        assert isinstance(html, bytes)
         assert html.rstrip() == b"<p>Hi</p>"
         assert mail["To"] == "mel@b.c"
 
