@@ -65,7 +65,44 @@ def _parser() -> argparse.ArgumentParser:
         command = add(name, _pause(paused=name == "pause"), f"{name} a campaign, or all with --all")
         command.add_argument("campaign", nargs="?")
         command.add_argument("--all", action="store_true")
+    letters = add("dead-letters", _dead_letters, "the newest refused records, with the reason")
+    letters.add_argument("what", choices=["list"])
+    letters.add_argument("--limit", type=int, default=20)
+    config = add("config", _config, "the settings in force, secrets masked")
+    config.add_argument("what", choices=["check"])
+    definitions = add("definitions", _definitions, "check a workspace folder without applying it")
+    definitions.add_argument("what", choices=["check"])
+    definitions.add_argument("folder", type=Path)
     return parser
+
+
+def _dead_letters(settings: Settings, arguments: argparse.Namespace) -> int:
+    rows = _loop(_ask(settings, "tail", {"topic": "dead-letters", "limit": arguments.limit}))
+    if not arguments.json:
+        rows = [{**row["headers"], "value": row["value"][:60]} for row in rows]
+    _show(rows, as_json=arguments.json)
+    return 0
+
+
+def _config(settings: Settings, arguments: argparse.Namespace) -> int:
+    from config.settings import SECRETS
+
+    values = settings.model_dump(mode="json")
+    _show(
+        {name: "***" if name in SECRETS and value else value for name, value in values.items()}, as_json=arguments.json
+    )
+    return 0
+
+
+def _definitions(settings: Settings, arguments: argparse.Namespace) -> int:
+    from agents.definitions import check
+    from config.workspace import read_workspace
+    from streams.definitions import read_definitions
+
+    found = read_definitions(read_workspace(arguments.folder))
+    check(found)
+    _show({"segments": len(found.segments), "campaigns": len(found.campaigns)}, as_json=arguments.json)
+    return 0
 
 
 def _loop(work: Coroutine[Any, Any, Any]) -> Any:
