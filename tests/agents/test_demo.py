@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import fastavro
 import pytest
 
 from config.workspace import DEMO_FOLDER
-from tests.oracle.cdnow import expected
+from tests.oracle.cdnow import cdnow_path, expected, read_purchases
 
 ROOT = Path(__file__).parents[2]
 VOLATILE = ("seconds", "events_per_s")
@@ -39,15 +40,15 @@ def finish(process: subprocess.Popen[bytes]) -> dict[str, Any]:
     return line
 
 
-def export_ids(data: Path) -> list[str]:
-    """The id of every row of every export file, read by fastavro; no file is empty or too large."""
-    ids = []
+def export_rows(data: Path) -> list[dict[str, Any]]:
+    """Every row of every export file, read by fastavro; no file is empty or too large."""
+    found = []
     for path in sorted((data / "exports").glob("event_type=*/date=*/*.avro")):
         with path.open("rb") as file:
             rows = list(fastavro.reader(file))
         assert 0 < len(rows) <= 15_000
-        ids += [str(row["id"]) for row in rows if isinstance(row, dict)]
-    return ids
+        found += [{**row, "type": path.parts[-3]} for row in rows if isinstance(row, dict)]
+    return found
 
 
 @pytest.mark.timeout(600)
@@ -62,8 +63,15 @@ def test_the_demo_equals_the_model_even_when_killed(tmp_path: Path) -> None:
         process.communicate()
     line = finish(start_demo(tmp_path))
     assert wanted == line
-    ids = export_ids(tmp_path)
-    assert len(ids) == len(set(ids)) == line["export"]["rows"]
+    rows = export_rows(tmp_path)
+    assert len(rows) == len({row["id"] for row in rows}) == line["export"]["rows"]
+    bought = [row for row in rows if row["type"] == "event_type=users.behaviors.Purchase"]
+    in_files = Counter((row["external_user_id"], row["time"], round(row["price"], 2)) for row in bought)
+    in_data = Counter((one.customer, one.at, float(one.price)) for one in read_purchases(cdnow_path()))
+    assert in_data == in_files
+    mailed = {row["dispatch_id"] for row in rows if row["type"] == "event_type=users.messages.email.Send"}
+    called = {row["dispatch_id"] for row in rows if row["type"] == "event_type=users.messages.webhook.Send"}
+    assert len(mailed) + len(called) == line["delivered"]
     mails = (tmp_path / "outbox" / "email.mbox").read_bytes().count(b"\nX-Headrace-Dispatch: ")
     hooks = len((tmp_path / "outbox" / "webhook.jsonl").read_bytes().splitlines())
     assert mails + hooks == line["delivered"]
