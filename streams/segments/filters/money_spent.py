@@ -79,7 +79,7 @@ def _compile_window(params: Params, series: AmountSeries, within_ms: int) -> Com
             "currency": params.currency,
             "within": format_duration(within_ms),
             "changes_at": format_time(change) if change is not None else None,
-            "error": "amounts older than the newest 256 leave up to 24 h late" if merged else "exact",
+            "error": "amounts older than the newest 128 may leave up to 24 h late" if merged else "exact",
         }
 
     return Compiled(test, (series.change,), explain, changes_at, (series,))
