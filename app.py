@@ -29,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     except (SettingsError, WorkspaceError, HeadraceError) as error:
         print(f"headrace: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return 130
 
@@ -140,6 +143,7 @@ async def _serve(settings: Settings, work: Callable[[Any, asyncio.Event], Awaita
             os._exit(1)  # nobody knows what a failed commit kept: end at once, without another write
         if working.done():
             working.result()
+        working.cancel()
     finally:
         _deadline(STOP_S_MAX)
         await node.stop()
@@ -171,10 +175,10 @@ def _demo(settings: Settings, arguments: argparse.Namespace) -> int:
         changes["http"] = ""
     settings = settings.model_copy(update=changes)
     line: dict[str, Any] = {}
+    replay = Replay(settings.partitions)
 
     async def work(node: Any, stop: asyncio.Event) -> None:
-        replay = Replay(node)
-        await replay.run(_progress)
+        await replay.run(node, _progress)
         await node.export.flush()
         line.update(result(node, replay.seconds))
         _summary(settings, line, node.queries)

@@ -6,6 +6,7 @@ import msgspec
 
 from agents.definitions import Workspaces
 from agents.engine.engine import Engine
+from agents.engine.pace import Pace
 from agents.engine.slices import Slice
 from channels.channel import Envelope, Provider, Receipt, Render, Request, Skipped
 from channels.registry import CHANNELS
@@ -83,9 +84,11 @@ class Delivery:
         batch = self._engine.transport.batch()
         outputs: list[Output] = []
         recorded: dict[str, Dispatch] = {}
+        pace = Pace()
         for send, consent in zip(fresh, consents, strict=True):
             dispatch = self._prepare(send, consent)
             table.stage(batch, dispatch, old_state=None)
+            await pace.breathe()
             if dispatch.state == "attempting":
                 recorded[dispatch.dispatch_id] = dispatch
             else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
+from agents.engine.pace import Pace
 from agents.node import Node
 from streams import topics
 from streams.codec import partition_of, to_json
@@ -35,32 +36,34 @@ def data_file() -> Path:
 class Replay:
     """The lines to send, in order; each goes to the partition of its user, with its number as a header."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, partitions: int) -> None:
+        """Read and lay out the data; takes about a second, so make it before a loop runs."""
         lines = cdnow.read_lines(data_file().read_text(encoding="ascii"))
-        self._node = node
-        self._partitions = node.settings.partitions
+        self._partitions = partitions
         self._entries = list(cdnow.entries(lines))
         self._end = to_json({"type": "end", "time": cdnow.last_day(lines)})
         self.total = len(self._entries) + self._partitions
         self.sent = 0
         self.seconds = 0.0
 
-    async def run(self, report: Report) -> None:
+    async def run(self, node: Node, report: Report) -> None:
         """Send what the events topic does not hold yet, never far ahead of the agents; then wait for them."""
         began = perf_counter()
-        done = [self._last_line(partition) for partition in range(self._partitions)]
+        done = [self._last_line(node, partition) for partition in range(self._partitions)]
         outputs: list[Output] = []
         targets: dict[bytes, int] = {}
+        pace = Pace()
         for number, entry in enumerate(self._entries):
             target = targets.get(entry.key)
             if target is None:
                 target = targets[entry.key] = partition_of(entry.key, self._partitions)
             self.sent += 1
+            await pace.breathe()
             if number <= done[target]:
                 continue
             outputs.append(self._output(target, entry.key, entry.value, number))
             if len(outputs) >= BATCH_RECORDS:
-                await self._append(outputs)
+                await _append(node, outputs)
                 outputs = []
                 report(self.sent, self.total, perf_counter() - began)
         for partition in range(self._partitions):
@@ -68,36 +71,40 @@ class Replay:
             self.sent += 1
             if number > done[partition]:
                 outputs.append(self._output(partition, None, self._end, number))
-        await self._append(outputs)
-        waiting = asyncio.create_task(self._node.quiesce())
+        await _append(node, outputs)
+        waiting = asyncio.create_task(node.quiesce())
         while not waiting.done():
             report(self.sent, self.total, perf_counter() - began)
             await asyncio.wait([waiting], timeout=PROGRESS_S)
         await waiting
         self.seconds = perf_counter() - began
 
-    async def _append(self, outputs: list[Output]) -> None:
-        await self._node.engine.transport.append(outputs)
-        failure = self._node.engine.failure
-        while sum(self._node.engine.slices.lag().values()) > AHEAD_RECORDS_MAX:
-            if failure is not None and failure.done():
-                raise failure.result()
-            await asyncio.sleep(0.002)
-
     def _output(self, partition: int, key: bytes | None, value: bytes, number: int) -> Output:
         return Output(topics.EVENTS.name, partition, key, value, ((_LINE, str(number).encode()),))
 
-    def _last_line(self, partition: int) -> int:
+    @staticmethod
+    def _last_line(node: Node, partition: int) -> int:
         """The number of the last line that the events partition holds, -1 for none."""
-        transport = self._node.engine.transport
+        transport = node.engine.transport
         end = transport.end(topics.EVENTS.name, partition)
         if end == 0:
             return -1
         record = transport.read(topics.EVENTS.name, partition, end - 1)[-1]
         number = dict(record.headers).get(_LINE)
         if number is None:
-            raise BadSetting(f"{self._node.settings.data} holds events that no demo sent; use a new HEADRACE_DATA")
+            raise BadSetting(f"{node.settings.data} holds events that no demo sent; use a new HEADRACE_DATA")
         return int(number)
+
+
+async def _append(node: Node, outputs: list[Output]) -> None:
+    """Append, and wait while the agents are far behind."""
+    await node.engine.transport.append(outputs)
+    await asyncio.sleep(0)
+    failure = node.engine.failure
+    while sum(node.engine.slices.lag().values()) > AHEAD_RECORDS_MAX:
+        if failure is not None and failure.done():
+            raise failure.result()
+        await asyncio.sleep(0.002)
 
 
 def result(node: Node, seconds: float) -> dict[str, Any]:

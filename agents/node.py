@@ -4,13 +4,17 @@ import asyncio
 import fcntl
 import os
 from pathlib import Path
+from platform import python_version
 from typing import Any, Final
+
+import faust
 
 from agents import intake
 from agents.definitions import Workspaces
 from agents.delivery import Delivery
 from agents.engine.engine import Engine
 from agents.export import Export
+from agents.retention import run_retention
 from agents.ticker import run_ticker
 from agents.users import Users
 from agents.web.control import ControlServer, from_wire
@@ -18,6 +22,7 @@ from agents.web.queries import Queries
 from agents.web.status import Status
 from channels.outbox import FILE_NAMES, Outbox
 from channels.sinks.avro_files import AvroFiles
+from config import metrics
 from config.clock import Clock
 from config.settings import Settings
 from config.workspace import read_workspace
@@ -28,6 +33,7 @@ from streams.events import JSONValue
 from tables.store import Store
 
 META_PARTITIONS: Final = b"partitions"
+VERSION: Final = "0.1.0"
 
 
 class DataFolder:
@@ -95,6 +101,9 @@ class Node:
                 raise BadSetting(f"HEADRACE_HTTP={self.settings.http}: {error.strerror}; choose another port") from None
         self._watch(run_ticker(self.engine, self.users))
         self._watch(self.export.run())
+        self._watch(run_retention(self.engine))
+        versions = (VERSION, python_version(), faust.__version__)
+        metrics.BUILD_INFO.labels(*versions).set(1)
         self.status.ready = True
 
     def _watch(self, work: JSONValue) -> None:

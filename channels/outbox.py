@@ -41,9 +41,8 @@ class Outbox:
 
     async def attempt(self, requests: list[Request]) -> list[Receipt]:
         """Append the requests and sync the file; all are sent then."""
-        data = b"".join(_entry(request, is_mbox=self._channel == "email") for request in requests)
         async with self._lock:
-            await asyncio.to_thread(self._append, data)
+            await asyncio.to_thread(self._append, requests)
         return [Receipt(request.dispatch_id, "sent") for request in requests]
 
     async def settle(self, requests: list[Request]) -> list[Receipt]:
@@ -55,7 +54,8 @@ class Outbox:
             await self.attempt(missing)
         return [Receipt(request.dispatch_id, "sent") for request in requests]
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, requests: list[Request]) -> None:
+        data = b"".join(_entry(request, is_mbox=self._channel == "email") for request in requests)
         try:
             with self.path.open("ab") as file:
                 file.write(data)

@@ -24,7 +24,9 @@ RECORDS_READ: Final = _counter("records_read_total", "Records read by an agent."
 SLICE_SECONDS: Final = _histogram("slice_seconds", "Time from taking a slice to its commit.", "agent")
 EVENTS_APPLIED: Final = _counter("events_applied_total", "Events applied to user rows.", "type")
 EVENTS_DUPLICATE: Final = _counter("events_duplicate_total", "Events dropped because their id was applied.")
-EVENT_AGE_SECONDS: Final = _histogram("event_age_seconds", "Append to the mailbox until applied.")
+EVENT_AGE_SECONDS: Final = _histogram(
+    "event_age_seconds", "Append to the mailbox until applied, of the oldest record of each slice."
+)
 SEGMENT_CHANGES: Final = _counter("segment_changes_total", "Segment changes.", "direction")
 TIMERS_FIRED: Final = _counter("timers_fired_total", "Timers fired.")
 SENDS_DECIDED: Final = _counter("sends_decided_total", "Sends decided.", "channel")

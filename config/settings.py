@@ -55,6 +55,13 @@ class Settings(BaseSettings):
             raise ValueError("only embedded:// is built yet")
         return broker
 
+    @field_validator("workers")
+    @classmethod
+    def _one_worker(cls, workers: int) -> int:
+        if workers != 1:
+            raise ValueError("the embedded log has one worker; several need Kafka, which is not built yet")
+        return workers
+
     @field_validator("exports")
     @classmethod
     def _known_exports(cls, exports: str | None) -> str | None:

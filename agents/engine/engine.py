@@ -33,7 +33,7 @@ class Engine:
         self.log = structlog.get_logger("headrace")
         self.failure: asyncio.Future[BaseException] | None = None
         self._lanes: list[Lanes] = []
-        self._positions: dict[str, Callable[[int], int]] = {}
+        self._positions: dict[str, Callable[[str, int], int]] = {}
         self.app = _faust_app(settings, faust_data)
         vars(self.app)["headrace"] = self  # how the driver, which Faust makes, finds its engine
 
@@ -63,6 +63,7 @@ class Engine:
         channel = self.app.topic(*names, schema=SliceSchema())
         self.app.agent(channel, name=name)(agent)
         for topic in read:
+            self._positions[topic.name] = position_of
             for partition in range(self.settings.partitions):
                 self.slices.assign((topic.name, partition), position_of(topic.name, partition))
 
@@ -70,6 +71,11 @@ class Engine:
         """Start Faust; slices flow when it has assigned the partitions."""
         self.failure = asyncio.get_running_loop().create_future()
         await self.app.start()
+
+    def kept_from(self, topic: str, partition: int) -> int:
+        """The offset from which a restart would read on; the end of the partition where no agent reads."""
+        position_of = self._positions.get(topic)
+        return self.transport.end(topic, partition) if position_of is None else position_of(topic, partition)
 
     def fail(self, error: BaseException) -> None:
         """Something must not go on: whoever waits for `failure` ends the process."""

@@ -1,7 +1,6 @@
 """Slices on their way: what is taken from each partition, how much is in flight, how far it is finished."""
 
 from collections import deque
-from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from agents.engine.transport import Transport
@@ -86,6 +85,3 @@ class Slices:
     def idle(self) -> bool:
         """Whether nothing is in flight."""
         return not any(feed.in_flight for feed in self._feeds.values())
-
-
-Positions = Callable[[int], int]

@@ -135,7 +135,9 @@ class Queries:
         for partition in range(self._transport.partitions):
             for campaign, states in Dispatches(self._store, partition).counts.items():
                 row = answer.setdefault(campaign, {})
-                for state, count in states.items():
+                for state, count in sorted(states.items()):
+                    if not count:
+                        continue
                     row[state] = row.get(state, 0) + count
         return answer
 
