@@ -281,6 +281,7 @@ class _Session:
             from config.clock import SystemClock
 
             self._node = Node(self._settings, SystemClock())
+            await self._node.connect()
             self._commands = {name: command(self._node) for name, command in COMMANDS.items()}
         return self
 

@@ -1,5 +1,6 @@
 """Definitions: every version of the workspace, from the definitions topic into memory."""
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -10,14 +11,14 @@ from channels.render.engine import Renderer
 from channels.render.errors import RenderError
 from streams import topics
 from streams.campaigns.trigger import Campaign
-from streams.codec import pack, to_json
+from streams.codec import to_json
 from streams.definitions import ALL_CAMPAIGNS, Definitions, decode_definitions
 from streams.errors import BadDefinition
-from streams.mailbox import Switch
 from streams.records import Output
 from streams.workspace import Workspace, compile_workspace
 
 PARTITION: Final = 0
+LOOK_RECORDS: Final = 100
 
 
 class Workspaces:
@@ -27,16 +28,25 @@ class Workspaces:
         self._transport = transport
         self._compiled = {-1: compile_workspace(Definitions([], []), -1)}
         self._definitions: dict[int, Definitions] = {}
+        self._next_offset = 0
         self.latest_version = -1
-        self._load()
+        self.on_change: Callable[[], Awaitable[None]] | None = None
 
-    def _load(self) -> None:
-        offset = self._transport.start(topics.DEFINITIONS.name, PARTITION)
-        while records := self._transport.read(topics.DEFINITIONS.name, PARTITION, offset):
+    async def load(self) -> None:
+        """Read what the definitions topic holds beyond what is known."""
+        place = (topics.DEFINITIONS.name, PARTITION)
+        end = (await self._transport.ends([place]))[place]
+        while self._next_offset < end:
+            records = await self._transport.look(*place, self._next_offset, LOOK_RECORDS)
             for record in records:
                 self._definitions[record.offset] = decode_definitions(record.value)
-                self.latest_version = record.offset
-            offset = records[-1].offset + 1
+                self.latest_version = max(self.latest_version, record.offset)
+            self._next_offset = records[-1].offset + 1 if records else end
+
+    @property
+    def first_version(self) -> int:
+        """The oldest version: the one that a partition without any history begins with; -1 for none."""
+        return min(self._definitions, default=-1)
 
     def of(self, version: int) -> Workspace:
         """The compiled workspace of a version."""
@@ -83,19 +93,10 @@ class Workspaces:
         await self._append(msgspec.structs.replace(newest, paused=sorted(names)))
 
     async def _append(self, definitions: Definitions) -> None:
-        version = self._transport.end(topics.DEFINITIONS.name, PARTITION)
         await self._transport.append([Output(topics.DEFINITIONS.name, PARTITION, None, to_json(definitions))])
-        self._definitions[version] = definitions
-        self.latest_version = version
-        await self.switch()
-
-    async def switch(self) -> None:
-        """Tell every mailbox to go over to the newest version; a repeated switch changes nothing."""
-        if self.latest_version < 0:
-            return
-        value = pack(Switch(self.latest_version))
-        partitions = range(self._transport.partitions)
-        await self._transport.append([Output(topics.MAILBOX.name, at, None, value) for at in partitions])
+        await self.load()
+        if self.on_change is not None:
+            await self.on_change()
 
 
 def check(definitions: Definitions) -> None:

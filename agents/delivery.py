@@ -29,7 +29,10 @@ REASON_CHARS_MAX: Final = 200
 
 
 class Delivery:
-    """The dispatches of every partition, and the providers they go to."""
+    """The dispatches of the open partitions, and the providers they go to."""
+
+    name = NAME
+    reads = tuple(topics.SENDS.values())
 
     def __init__(self, engine: Engine, workspaces: Workspaces, providers: dict[str, Provider]) -> None:
         self._engine = engine
@@ -38,38 +41,33 @@ class Delivery:
         self._users = UsersView(engine.store)
         self._renderer = Renderer()
         self._renders: dict[tuple[int, str], Render] = {}
-        self.dispatches = [Dispatches(engine.store, at) for at in range(engine.settings.partitions)]
+        self.dispatches: dict[int, Dispatches] = {}
 
-    def register(self) -> None:
-        """Read `sends.<channel>`."""
+    async def open(self, partition: int) -> None:
+        """Take up a partition's dispatches, and bring to an end what a crash left between attempt and outcome."""
+        table = self.dispatches[partition] = Dispatches(self._engine.store, partition)
+        uncertain = [dispatch for dispatch in table.open() if dispatch.state == "attempting"]
+        for channel in sorted({dispatch.channel for dispatch in uncertain}):
+            of_channel = {found.dispatch_id: found for found in uncertain if found.channel == channel}
+            requests = [_request(dispatch) for dispatch in of_channel.values()]
+            receipts = await self._providers[channel].settle(requests)
+            await self._finish(partition, of_channel, receipts)
 
-        def position(topic: str, partition: int) -> int:
-            return read_position(self._engine.store, NAME, topic, partition)
+    async def close(self, partition: int) -> None:
+        """Forget a partition."""
+        self.dispatches.pop(partition, None)
 
-        self._engine.agent(NAME, list(topics.SENDS.values()), position, self._handle)
+    def position(self, topic: str, partition: int) -> int:
+        """The next offset, as committed with the dispatches."""
+        return read_position(self._engine.store, NAME, topic, partition)
 
-    async def settle(self) -> int:
-        """Bring to an end what a crash left between attempt and outcome; call before `start`.
-
-        Returns:
-            The number of dispatches settled.
-        """
-        count = 0
-        for partition, table in enumerate(self.dispatches):
-            uncertain = [dispatch for dispatch in table.open() if dispatch.state == "attempting"]
-            for channel in sorted({dispatch.channel for dispatch in uncertain}):
-                of_channel = {found.dispatch_id: found for found in uncertain if found.channel == channel}
-                requests = [_request(dispatch) for dispatch in of_channel.values()]
-                receipts = await self._providers[channel].settle(requests)
-                await self._finish(partition, of_channel, receipts)
-                count += len(receipts)
-        return count
-
-    async def _handle(self, piece: Slice) -> None:
+    async def handle(self, piece: Slice) -> None:
+        """Record a slice's sends, then attempt them."""
         partition = piece.partition
         recorded = await self._record(piece)
         if recorded:
             await self._engine.transport.sync()
+            await self._engine.transport.confirm(partition)
             await self._attempt(partition, recorded)
         metrics.RECORDS_READ.labels(NAME).inc(len(piece.records))
         self._engine.slices.finish(piece)
@@ -94,7 +92,7 @@ class Delivery:
             else:
                 outputs.append(_outcome(piece.partition, dispatch))
         stage_position(batch, NAME, piece.topic, piece.partition, piece.next_offset)
-        await self._commit(batch, table, outputs)
+        await self._commit(piece.partition, batch, table, outputs)
         return recorded
 
     def _prepare(self, send: Send, consent: str) -> Dispatch:
@@ -168,11 +166,11 @@ class Delivery:
             dispatch.updated_ms = self._now_ms(dispatch.decided_ms)
             table.stage(batch, dispatch, old_state=old_state)
             outputs.append(_outcome(partition, dispatch))
-        await self._commit(batch, table, outputs)
+        await self._commit(partition, batch, table, outputs)
 
-    async def _commit(self, batch: Batch, table: Dispatches, outputs: list[Output]) -> None:
+    async def _commit(self, partition: int, batch: Batch, table: Dispatches, outputs: list[Output]) -> None:
         table.stage_counts(batch)
-        await self._engine.transport.commit(batch, outputs)
+        await self._engine.transport.commit(partition, batch, outputs)
 
     def _consents(self, partition: int, users: list[str]) -> list[str]:
         """Per user the channel that is refused, nothing if none is, `?` where the row cannot be read."""

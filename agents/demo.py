@@ -49,7 +49,7 @@ class Replay:
     async def run(self, node: Node, report: Report) -> None:
         """Send what the events topic does not hold yet, never far ahead of the agents; then wait for them."""
         began = perf_counter()
-        done = [self._last_line(node, partition) for partition in range(self._partitions)]
+        done = [await self._last_line(node, partition) for partition in range(self._partitions)]
         outputs: list[Output] = []
         targets: dict[bytes, int] = {}
         pace = Pace()
@@ -83,13 +83,13 @@ class Replay:
         return Output(topics.EVENTS.name, partition, key, value, ((_LINE, str(number).encode()),))
 
     @staticmethod
-    def _last_line(node: Node, partition: int) -> int:
+    async def _last_line(node: Node, partition: int) -> int:
         """The number of the last line that the events partition holds, -1 for none."""
-        transport = node.engine.transport
-        end = transport.end(topics.EVENTS.name, partition)
+        place = (topics.EVENTS.name, partition)
+        end = (await node.engine.transport.ends([place]))[place]
         if end == 0:
             return -1
-        record = transport.read(topics.EVENTS.name, partition, end - 1)[-1]
+        record = (await node.engine.transport.look(*place, end - 1, 1))[-1]
         number = dict(record.headers).get(_LINE)
         if number is None:
             raise BadSetting(f"{node.settings.data} holds events that no demo sent; use a new HEADRACE_DATA")

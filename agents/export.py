@@ -27,25 +27,39 @@ class _Pending:
 class Export:
     """What waits to be written, and the cursors of what is."""
 
+    name = NAME
+    reads = (topics.CURRENTS,)
+
     def __init__(self, engine: Engine, sink: AvroFiles) -> None:
         self._engine = engine
         self._sink = sink
-        partitions = range(engine.settings.partitions)
-        self.cursors = [read_cursors(engine.store, partition) for partition in partitions]
-        self._pending: list[dict[str, _Pending]] = [{} for _ in partitions]
-        self._read_to = [cursors.next_offset for cursors in self.cursors]
-        self._locks = [asyncio.Lock() for _ in partitions]
+        self.cursors: dict[int, Cursors] = {}
+        self._pending: dict[int, dict[str, _Pending]] = {}
+        self._read_to: dict[int, int] = {}
+        self._locks: dict[int, asyncio.Lock] = {}
         self._buffered = 0
 
-    def register(self) -> None:
-        """Read `currents`, each partition from the first record that no file holds."""
+    async def open(self, partition: int) -> None:
+        """Continue at the first record that no file holds."""
+        cursors = self.cursors[partition] = read_cursors(self._engine.store, partition)
+        self._pending[partition] = {}
+        self._read_to[partition] = cursors.next_offset
+        self._locks[partition] = asyncio.Lock()
 
-        def position(topic: str, partition: int) -> int:
-            return self.cursors[partition].next_offset
+    async def close(self, partition: int) -> None:
+        """Drop what waits: whoever opens the partition next reads it again."""
+        async with self._locks[partition]:
+            for found in self._pending[partition].values():
+                self._buffered -= sum(len(value) for _, value in found.values)
+            for kept in (self.cursors, self._pending, self._read_to):
+                kept.pop(partition)
 
-        self._engine.agent(NAME, [topics.CURRENTS], position, self._handle)
+    def position(self, topic: str, partition: int) -> int:
+        """The first record that no file holds."""
+        return self.cursors[partition].next_offset
 
-    async def _handle(self, piece: Slice) -> None:
+    async def handle(self, piece: Slice) -> None:
+        """Keep a slice's records, and write each file that is full."""
         async with self._locks[piece.partition]:
             for record in piece.records:
                 event_type = decode_currents(record.value).event_type
@@ -76,18 +90,17 @@ class Export:
         while True:
             await asyncio.sleep(LOOK_S)
             now_ms = self._engine.clock.now_ms()
-            for partition, pending in enumerate(self._pending):
-                for event_type in sorted(pending):
-                    async with self._locks[partition]:
-                        found = pending.get(event_type)
-                        if found is not None and found.batch.is_due(now_ms):
+            for partition in sorted(self._pending):
+                async with self._locks[partition]:
+                    for event_type, found in sorted(self._pending.get(partition, {}).items()):
+                        if found.batch.is_due(now_ms):
                             await self._write(partition, event_type)
 
     async def flush(self) -> None:
         """Write everything that waits."""
-        for partition, pending in enumerate(self._pending):
+        for partition in sorted(self._pending):
             async with self._locks[partition]:
-                for event_type in sorted(pending):
+                for event_type in sorted(self._pending.get(partition, {})):
                     await self._write(partition, event_type)
 
     async def _write(self, partition: int, event_type: str) -> None:
@@ -108,7 +121,7 @@ class Export:
             metrics.EXPORT_FILES.labels("avro_files").inc()
 
     async def _advance(self, partition: int, event_type: str, last: int, rows: int, rest: _Pending) -> None:
-        cursors: Cursors = self.cursors[partition]
+        cursors = self.cursors[partition]
         cursors.last[event_type] = last
         cursors.files += 1
         cursors.rows += rows
@@ -117,9 +130,9 @@ class Export:
         cursors.next_offset = min([last + 1, *waiting]) if waiting else max(last + 1, self._read_to[partition])
         batch = self._engine.transport.batch()
         stage_cursors(batch, partition, cursors)
-        await self._engine.transport.commit(batch, [])
+        await self._engine.transport.commit(partition, batch, [])
 
     @property
     def waiting(self) -> int:
         """Records that no file holds yet."""
-        return sum(len(found.values) for pending in self._pending for found in pending.values())
+        return sum(len(found.values) for pending in self._pending.values() for found in pending.values())

@@ -1,5 +1,7 @@
 """Intake: the events topic into the mailboxes of users, bad records into dead-letters."""
 
+from typing import Final
+
 from agents.engine.engine import Engine
 from agents.engine.pace import Pace
 from agents.engine.slices import Slice
@@ -7,36 +9,49 @@ from config import metrics
 from streams import topics
 from streams.intake import route
 from streams.records import Output
-from tables.positions import read_position, stage_position
+from tables.positions import read_position, read_refused, stage_position, stage_refused
 
-NAME = "intake"
+NAME: Final = "intake"
 
 
-def register(engine: Engine) -> None:
-    """Read `events`; each slice's letters, dead letters and new position are committed together."""
-    topic_id = engine.transport.topic_id(topics.EVENTS.name)
-    partitions, clock = engine.settings.partitions, engine.settings.clock
+class Intake:
+    """Turns each slice of `events` into letters and dead letters."""
 
-    async def handle(piece: Slice) -> None:
+    name = NAME
+    reads = (topics.EVENTS,)
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._topic_id = engine.transport.topic_id(topics.EVENTS.name)
+
+    async def open(self, partition: int) -> None:
+        """Nothing is kept in memory."""
+
+    async def close(self, partition: int) -> None:
+        """Nothing to forget."""
+
+    def position(self, topic: str, partition: int) -> int:
+        """The next offset, as last kept."""
+        return read_position(self._engine.store, NAME, topic, partition)
+
+    async def handle(self, piece: Slice) -> None:
+        """Route a slice. Letters may be appended twice by a crash; dead letters and their count may not."""
+        settings = self._engine.settings
         outputs: list[Output] = []
         pace = Pace()
         for record in piece.records:
-            outputs += route(record, topic_id, piece.partition, partitions, clock)
+            outputs += route(record, self._topic_id, piece.partition, settings.partitions, settings.clock)
             await pace.breathe()
-        batch = engine.transport.batch()
+        refused = [output for output in outputs if output.topic == topics.DEAD_LETTERS.name]
+        transport = self._engine.transport
+        batch = transport.batch()
         stage_position(batch, NAME, piece.topic, piece.partition, piece.next_offset)
-        await engine.transport.commit(batch, outputs)
-        _measure(piece, outputs)
-        engine.slices.finish(piece)
-
-    def position(topic: str, partition: int) -> int:
-        return read_position(engine.store, NAME, topic, partition)
-
-    engine.agent(NAME, [topics.EVENTS], position, handle)
-
-
-def _measure(piece: Slice, outputs: list[Output]) -> None:
-    metrics.RECORDS_READ.labels(NAME).inc(len(piece.records))
-    for output in outputs:
-        if output.topic == topics.DEAD_LETTERS.name:
+        if refused:
+            stage_refused(batch, piece.partition, read_refused(self._engine.store, piece.partition) + len(refused))
+            await transport.commit(piece.partition, batch, outputs)
+        else:
+            await transport.forward(piece.partition, batch, outputs)
+        metrics.RECORDS_READ.labels(NAME).inc(len(piece.records))
+        for output in refused:
             metrics.DEAD_LETTERS.labels(dict(output.headers)["reason"].decode()).inc()
+        self._engine.slices.finish(piece)

@@ -3,17 +3,18 @@
 import asyncio
 import fcntl
 import os
+from inspect import isawaitable
 from pathlib import Path
 from platform import python_version
 from typing import Any, Final
 
 import faust
 
-from agents import intake
 from agents.definitions import Workspaces
 from agents.delivery import Delivery
 from agents.engine.engine import Engine
 from agents.export import Export
+from agents.intake import Intake
 from agents.retention import run_retention
 from agents.ticker import run_ticker
 from agents.users import Users
@@ -69,30 +70,34 @@ class Node:
         self.queries = Queries(self.store, self.engine.transport, self.workspaces)
         self._tasks: list[asyncio.Task[None]] = []
 
+    async def connect(self) -> None:
+        """Connect the transport and read the workspaces: enough for commands."""
+        await self.engine.transport.start()
+        await self.workspaces.load()
+
     def wire(self) -> None:
         """Register the agents, in the order in which data flows."""
         settings, engine = self.settings, self.engine
-        intake.register(engine)
-        self.users = Users(engine, self.workspaces.of)
-        self.users.register()
+        self.users = Users(engine, self.workspaces)
         outbox = settings.data / "outbox"
         providers = {channel: Outbox(outbox, channel) for channel in FILE_NAMES}
         self.delivery = Delivery(engine, self.workspaces, dict(providers))
-        self.delivery.register()
         self.export = Export(engine, AvroFiles(settings.exports_folder, settings.app))
-        self.export.register()
+        for agent in (Intake(engine), self.users, self.delivery, self.export):
+            engine.register(agent)
+        self.workspaces.on_change = self.users.switch
         self.status = Status(engine)
         self.control = ControlServer(self._commands())
 
     async def start(self) -> None:
-        """Load the workspace, settle what a crash left open, then let records flow."""
+        """Load the workspace, then let records flow; returns when the partitions are open."""
+        await self.connect()
         if self.settings.workspace is not None:
             definitions = read_definitions(read_workspace(self.settings.workspace))
-            await self.workspaces.apply(definitions, has_users=bool(self.queries.totals()["users"]))
-        if self.workspaces.latest_version > min(fold.position.version for fold in self.users.folds):
-            await self.workspaces.switch()
-        await self.delivery.settle()
+            totals = self.queries.totals()
+            await self.workspaces.apply(definitions, has_users=bool(totals["users"]))
         await self.engine.start()
+        await self.engine.ready()
         await self.control.start(self.settings.data)
         if self.settings.http:
             try:
@@ -153,7 +158,8 @@ class Node:
 def _reader(name: str) -> JSONValue:
     def bind(node: Node) -> JSONValue:
         async def run(args: dict[str, Any]) -> JSONValue:
-            return getattr(node.queries, name)(**args)
+            answer = getattr(node.queries, name)(**args)
+            return await answer if isawaitable(answer) else answer
 
         return run
 

@@ -25,6 +25,9 @@ async def trim_once(engine: Engine) -> int:
         before_ms = engine.clock.now_ms() - topic.retention_s * 1_000
         for partition in range(engine.settings.partitions):
             below = engine.kept_from(topic.name, partition)
+            if below is None:
+                place = (topic.name, partition)
+                below = (await engine.transport.ends([place]))[place]
             dropped += await engine.transport.trim(topic.name, partition, below, before_ms)
             await asyncio.sleep(0)
     return dropped

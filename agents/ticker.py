@@ -22,7 +22,7 @@ async def run_ticker(engine: Engine, users: Users) -> None:
         now_ms = engine.clock.now_ms()
         ticks = []
         nearest_ms = now_ms + int(LOOK_S_MAX * 1000)
-        for partition, state in enumerate(users.states):
+        for partition, state in sorted(users.states.items()):
             if not engine.slices.is_caught_up((topics.MAILBOX.name, partition)):
                 continue
             due_ms = state.due.earliest_of_all()

@@ -1,22 +1,22 @@
 """The users agent: folds each mailbox partition; the only writer of user rows."""
 
-from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 
+from agents.definitions import Workspaces
 from agents.engine.engine import Engine
 from agents.engine.pace import Pace
 from agents.engine.slices import Slice
 from config import metrics
 from streams import topics
+from streams.codec import pack
 from streams.effects import Effect, Refused, SegmentChange
 from streams.errors import BadState
 from streams.fold import AHEAD_MAX_MS, Fold, Totals
-from streams.mailbox import decode_letter
+from streams.mailbox import Switch, decode_letter
 from streams.outputs import to_outputs
-from streams.records import Record
+from streams.records import Output, Record
 from streams.sends import Send
-from streams.workspace import Workspace
 from tables.partition import PartitionState, UsersView
 
 NAME: Final = "users"
@@ -36,25 +36,47 @@ def _counts(totals: Totals) -> dict[str, int]:
 
 
 class Users:
-    """The partitions' states and folds."""
+    """The folds of the open partitions, and the agent that feeds them."""
 
-    def __init__(self, engine: Engine, workspace_of: Callable[[int], Workspace]) -> None:
+    name = NAME
+    reads = (topics.MAILBOX,)
+
+    def __init__(self, engine: Engine, workspaces: Workspaces) -> None:
         self._engine = engine
-        partitions = range(engine.settings.partitions)
-        self.states = [PartitionState(engine.store, partition) for partition in partitions]
-        clock = engine.settings.clock
-        self.folds = [Fold(state, state.position, clock, workspace_of) for state in self.states]
-        self._counted = [_counts(state.position.totals) for state in self.states]
+        self._workspaces = workspaces
+        self.states: dict[int, PartitionState] = {}
+        self.folds: dict[int, Fold] = {}
+        self._counted: dict[int, dict[str, int]] = {}
 
-    def register(self) -> None:
-        """Read `mailbox`, each partition from the offset in its own state."""
+    async def open(self, partition: int) -> None:
+        """Continue a partition's fold; one that never folded anything begins with the first workspace."""
+        state = PartitionState(self._engine.store, partition)
+        if state.position.next_offset == 0 and state.position.version < 0:
+            state.position.version = self._workspaces.first_version
+        self.states[partition] = state
+        self.folds[partition] = Fold(state, state.position, self._engine.settings.clock, self._workspaces.of)
+        self._counted[partition] = _counts(state.position.totals)
+        await self.switch()
 
-        def position(topic: str, partition: int) -> int:
-            return UsersView(self._engine.store).position(partition).next_offset
+    async def close(self, partition: int) -> None:
+        """Forget a partition."""
+        for kept in (self.states, self.folds, self._counted):
+            kept.pop(partition, None)
 
-        self._engine.agent(NAME, [topics.MAILBOX], position, self._handle)
+    async def switch(self) -> None:
+        """Tell open partitions to go over to the newest workspace; a repeated switch changes nothing."""
+        latest = self._workspaces.latest_version
+        behind = [at for at, fold in sorted(self.folds.items()) if fold.position.version < latest]
+        if behind:
+            value = pack(Switch(latest))
+            await self._engine.transport.append([Output(topics.MAILBOX.name, at, None, value) for at in behind])
 
-    async def _handle(self, piece: Slice) -> None:
+    def position(self, topic: str, partition: int) -> int:
+        """The offset in the partition's own committed state."""
+        return UsersView(self._engine.store).position(partition).next_offset
+
+    async def handle(self, piece: Slice) -> None:
+        """Fold a slice and commit it."""
         began = perf_counter()
         state = self.states[piece.partition]
         state.load(record.key.decode() for record in piece.records if record.key is not None)
@@ -81,6 +103,8 @@ class Users:
                 "minute ahead of this machine's clock; set the clock right, then start again"
             )
         letter = decode_letter(record.value)
+        if isinstance(letter, Switch) and letter.version > self._workspaces.latest_version:
+            await self._workspaces.load()
         now_ms = fold.time_of(letter, record.append_ms)
         while fold.fire_next(now_ms):
             if len(fold.effects) >= EFFECTS_MAX or state.changed >= ROWS_MAX:
@@ -96,7 +120,7 @@ class Users:
         outputs = to_outputs(effects, partition)
         batch = self._engine.transport.batch()
         self.states[partition].stage(batch)
-        await self._engine.transport.commit(batch, outputs)
+        await self._engine.transport.commit(partition, batch, outputs)
         self._measure(partition, effects)
 
     def _measure(self, partition: int, effects: list[Effect]) -> None:

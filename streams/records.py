@@ -3,6 +3,8 @@
 from typing import Final, NamedTuple
 
 Headers = tuple[tuple[str, bytes], ...]
+Place = tuple[str, int]
+"""A partition of a topic: the topic's short name and the partition's number."""
 
 # A slice is the unit of work: consecutive records of one partition, within these bounds.
 SLICE_RECORDS_MAX: Final = 2_000

@@ -9,13 +9,11 @@ import msgspec
 
 from streams.codec import pack
 from streams.errors import BadState
-from streams.records import SLICE_BYTES_MAX, SLICE_RECORDS_MAX, Output, Record
+from streams.records import SLICE_BYTES_MAX, SLICE_RECORDS_MAX, Output, Place, Record
 from tables.store import Batch, Store
 
 TAIL_BYTES_MAX: Final = 512 * 1024
 _BATCH_OVERHEAD: Final = 64
-
-Place = tuple[str, int]
 
 
 class _Chunk(msgspec.Struct, array_like=True):

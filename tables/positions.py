@@ -14,5 +14,20 @@ def stage_position(batch: Batch, agent: str, topic: str, partition: int, next_of
     batch.put("meta", _key(agent, topic, partition), next_offset.to_bytes(8, "big"))
 
 
+def read_refused(store: Store, partition: int) -> int:
+    """How many dead letters intake has written for an events partition."""
+    data = store.get("meta", _refused_key(partition))
+    return 0 if data is None else int.from_bytes(data, "big")
+
+
+def stage_refused(batch: Batch, partition: int, count: int) -> None:
+    """Add that count to the batch that wrote them."""
+    batch.put("meta", _refused_key(partition), count.to_bytes(8, "big"))
+
+
+def _refused_key(partition: int) -> bytes:
+    return b"refused\0" + partition.to_bytes(2, "big")
+
+
 def _key(agent: str, topic: str, partition: int) -> bytes:
     return b"next\0" + f"{agent}\0{topic}\0".encode() + partition.to_bytes(2, "big")

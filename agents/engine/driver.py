@@ -16,9 +16,10 @@ from faust.types import TP, ConsumerMessage, Message
 from faust.types.tuples import RecordMetadata
 from mode import ServiceT
 
-from agents.engine.embedded import EmbeddedTransport
-from agents.engine.slices import Place, Slice, Slices
+from agents.engine.slices import Slice, Slices
+from agents.engine.transport import Transport
 from streams.errors import BadState
+from streams.records import Place
 
 SCHEME: Final = "embedded"
 IDLE_WAIT_S: Final = 0.25
@@ -30,7 +31,13 @@ class Served(Protocol):
     """What the driver asks of the engine that the app belongs to."""
 
     slices: Slices
-    transport: EmbeddedTransport
+    transport: Transport
+
+    def hold(self, partitions: set[int]) -> None:
+        """Own exactly these partitions."""
+
+    async def release(self) -> None:
+        """Partitions may go to others."""
 
     def place_of(self, tp: TP) -> Place:
         """Our names for one of Faust's topic partitions."""
@@ -67,7 +74,7 @@ class EmbeddedConsumer(consumer.Consumer):
         return _engine_of(self.app).slices
 
     @property
-    def _log(self) -> EmbeddedTransport:
+    def _log(self) -> Transport:
         return _engine_of(self.app).transport
 
     async def subscribe(self, topics: Iterable[str]) -> None:
@@ -151,7 +158,8 @@ class EmbeddedConsumer(consumer.Consumer):
 
     async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
         """The starts of partitions."""
-        return {tp: self._log.start(*_engine_of(self.app).place_of(tp)) for tp in partitions}
+        starts = await self._log.starts(map(_engine_of(self.app).place_of, partitions))
+        return {tp: starts[_engine_of(self.app).place_of(tp)] for tp in partitions}
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
         raise BadState("records are read as slices")
@@ -226,7 +234,17 @@ class Driver(base.Transport):
 
 
 class PromptTableManager(TableManager):
-    """Faust waits a second for tables to be declared; ours are declared before the app starts."""
+    """Faust's recovery gives way to ours: partitions are opened by the engine.
+
+    Faust also waits a second for tables to be declared; ours are declared before the app starts.
+    """
+
+    async def on_rebalance(
+        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
+    ) -> None:
+        """Tell the engine what this process owns now; slices flow when it has opened it."""
+        _engine_of(self.app).hold({tp.partition for tp in assigned})
+        await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
 
     async def on_start(self) -> None:
         """Start recovery at once."""

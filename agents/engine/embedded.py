@@ -1,11 +1,11 @@
 """The embedded transport: log, state and outputs in one RocksDB, committed in one batch."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from config.clock import Clock
 from streams.ids import topic_id
-from streams.records import Output, Record
+from streams.records import Output, Place, Record
 from tables.log import Log
 from tables.store import Batch, Store
 
@@ -21,21 +21,52 @@ class EmbeddedTransport:
         self._app = app
         self._log = Log(store)
 
+    async def start(self) -> None:
+        """Nothing to connect to: a topic of the embedded log exists when it is written."""
+
+    async def stop(self) -> None:
+        """Nothing to disconnect from."""
+
+    async def open(self, partition: int) -> None:
+        """Nothing to fence: the folder's lock keeps everyone else out."""
+
+    async def close(self, partition: int) -> None:
+        """Nothing to give up."""
+
+    async def confirm(self, partition: int) -> None:
+        """Always ours, while the folder is locked."""
+
     def topic_id(self, topic: str) -> str:
         """Log and state live and die together, so a name is identity enough."""
         return topic_id(self._app, topic)
-
-    def start(self, topic: str, partition: int) -> int:
-        """The lowest offset still kept."""
-        return self._log.start(topic, partition)
 
     def end(self, topic: str, partition: int) -> int:
         """The offset that the next record will get."""
         return self._log.end(topic, partition)
 
+    def follow(self, positions: dict[Place, int]) -> None:
+        """Every place can be read at any offset."""
+
     def read(self, topic: str, partition: int, offset: int) -> list[Record]:
         """The next slice."""
         return self._log.read(topic, partition, offset)
+
+    def reached(self, topic: str, partition: int, offset: int) -> int:
+        """The embedded log has no holes."""
+        return offset
+
+    async def starts(self, places: Iterable[Place]) -> dict[Place, int]:
+        """The lowest offsets still kept."""
+        return {place: self._log.start(*place) for place in places}
+
+    async def ends(self, places: Iterable[Place]) -> dict[Place, int]:
+        """The offsets that the next records will get."""
+        return {place: self._log.end(*place) for place in places}
+
+    async def look(self, topic: str, partition: int, offset: int, records_max: int) -> list[Record]:
+        """Records from an offset on; none below what retention has left."""
+        start = max(offset, self._log.start(topic, partition))
+        return self._log.read(topic, partition, start, records_max)
 
     async def wait(self, timeout_s: float) -> None:
         """Wait for an append."""
@@ -49,7 +80,7 @@ class EmbeddedTransport:
         """An empty batch."""
         return self._store.batch()
 
-    async def commit(self, batch: Batch, outputs: Sequence[Output]) -> None:
+    async def commit(self, partition: int, batch: Batch, outputs: Sequence[Output]) -> None:
         """One WriteBatch; no await in between, so nobody sees half of it."""
         if outputs:
             self._log.stage(batch, outputs, self._clock.now_ms())
@@ -57,9 +88,13 @@ class EmbeddedTransport:
         if outputs:
             self._log.publish()
 
+    async def forward(self, partition: int, batch: Batch, outputs: Sequence[Output]) -> None:
+        """The same: one WriteBatch is as cheap."""
+        await self.commit(partition, batch, outputs)
+
     async def append(self, outputs: Sequence[Output]) -> None:
         """The same without state."""
-        await self.commit(self.batch(), outputs)
+        await self.commit(0, self.batch(), outputs)
 
     async def sync(self) -> None:
         """One fsync of the write-ahead log, in a thread."""

@@ -1,23 +1,25 @@
 """The engine of one process: store, transport, slices and the Faust app they serve."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 import faust
 import structlog
 
+from agents.engine.agent import Agent
 from agents.engine.driver import PromptTableManager, SliceSchema, register_driver
 from agents.engine.embedded import EmbeddedTransport
 from agents.engine.lanes import Lanes
-from agents.engine.slices import Place, Slice, Slices
+from agents.engine.slices import Slices
+from agents.engine.transport import Transport
 from config.clock import Clock
 from config.settings import Settings
-from streams import topics
+from streams.records import Place
 from tables.store import Store
 
-Handle = Callable[[Slice], Coroutine[Any, Any, None]]
+DRAIN_S_MAX: Final = 3.0
+DRAIN_LOOK_S: Final = 0.005
 
 
 class Engine:
@@ -28,12 +30,16 @@ class Engine:
         self.settings = settings
         self.clock = clock
         self.store = store
-        self.transport = EmbeddedTransport(store, clock, settings.app, settings.partitions)
+        self.transport: Transport = EmbeddedTransport(store, clock, settings.app, settings.partitions)
         self.slices = Slices(self.transport)
         self.log = structlog.get_logger("headrace")
         self.failure: asyncio.Future[BaseException] | None = None
+        self.held: set[int] = set()
+        self._agents: list[Agent] = []
         self._lanes: list[Lanes] = []
-        self._positions: dict[str, Callable[[str, int], int]] = {}
+        self._wanted: set[int] | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._opened = asyncio.Event()
         self.app = _faust_app(settings, faust_data)
         vars(self.app)["headrace"] = self  # how the driver, which Faust makes, finds its engine
 
@@ -41,41 +47,100 @@ class Engine:
         """The topic's short name and partition of one of Faust's topic partitions."""
         return tp.topic.removeprefix(self.settings.app + "."), tp.partition
 
-    def agent(
-        self, name: str, read: list[topics.Topic], position_of: Callable[[str, int], int], handle: Handle
-    ) -> None:
-        """Register a Faust agent that reads whole slices of topics.
-
-        Args:
-            name: the agent's name in Faust's `agents` command, and its label in metrics.
-            read: the topics.
-            position_of: (topic, partition) -> the offset that the agent's own state continues at.
-            handle: processes and commits one slice; slices of one partition never overlap.
-        """
-        lanes = Lanes(handle, self.fail)
+    def register(self, agent: Agent) -> None:
+        """Make an agent one of Faust's, by its name, that reads whole slices of its topics."""
+        lanes = Lanes(agent.handle, self.fail)
+        self._agents.append(agent)
         self._lanes.append(lanes)
 
-        async def agent(stream: Any) -> None:
+        async def run(stream: Any) -> None:
             async for piece in stream:
                 lanes.give(piece)
 
-        names = [f"{self.settings.app}.{topic.name}" for topic in read]
+        names = [f"{self.settings.app}.{topic.name}" for topic in agent.reads]
         channel = self.app.topic(*names, schema=SliceSchema())
-        self.app.agent(channel, name=name)(agent)
-        for topic in read:
-            self._positions[topic.name] = position_of
-            for partition in range(self.settings.partitions):
-                self.slices.assign((topic.name, partition), position_of(topic.name, partition))
+        self.app.agent(channel, name=agent.name)(run)
 
     async def start(self) -> None:
-        """Start Faust; slices flow when it has assigned the partitions."""
+        """Start Faust; slices flow as soon as it has assigned partitions and they are open."""
         self.failure = asyncio.get_running_loop().create_future()
         await self.app.start()
 
-    def kept_from(self, topic: str, partition: int) -> int:
-        """The offset from which a restart would read on; the end of the partition where no agent reads."""
-        position_of = self._positions.get(topic)
-        return self.transport.end(topic, partition) if position_of is None else position_of(topic, partition)
+    async def ready(self) -> None:
+        """Wait until the first assigned partitions are open; raises what made the engine stop before."""
+        assert self.failure is not None
+        opened: asyncio.Future[Any] = asyncio.ensure_future(self._opened.wait())
+        ended = cast("asyncio.Future[Any]", self.failure)
+        await asyncio.wait([opened, ended], return_when=asyncio.FIRST_COMPLETED)
+        opened.cancel()
+        if self.failure.done():
+            raise self.failure.result()
+
+    def hold(self, partitions: set[int]) -> None:
+        """Own exactly these partitions from now on; they are closed and opened in the background.
+
+        What is held already stays open: nobody else can have written to it without fencing us.
+        """
+        self._wanted = partitions
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._change())
+
+    async def _change(self) -> None:
+        """Close and open partitions one by one until those held are those wanted."""
+        try:
+            while self._wanted is not None and self.held != self._wanted:
+                surplus = sorted(self.held - self._wanted)
+                if surplus:
+                    await self._close(surplus[0])
+                else:
+                    await self._open(min(self._wanted - self.held))
+            if self._wanted is not None:
+                self._flow()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def _flow(self) -> None:
+        self.slices.rewind()
+        self.transport.follow(self.slices.positions)
+        self.slices.paused = False
+        self._opened.set()
+        self.transport.wake()
+
+    async def _open(self, partition: int) -> None:
+        await self.transport.open(partition)
+        for agent in self._agents:
+            await agent.open(partition)
+            for topic in agent.reads:
+                self.slices.assign((topic.name, partition), agent.position(topic.name, partition))
+        self.held.add(partition)
+
+    async def _close(self, partition: int) -> None:
+        self.held.discard(partition)
+        for agent in self._agents:
+            for topic in agent.reads:
+                self.slices.revoke((topic.name, partition))
+            await agent.close(partition)
+        await self.transport.close(partition)
+
+    async def release(self) -> None:
+        """Partitions may go to others: stop taking slices, and finish those in flight within the budget.
+
+        One that does not finish is fenced by its next owner, and its commit then ends this process.
+        """
+        self._wanted = None
+        await self.drain(DRAIN_S_MAX)
+        if self._opening is not None:
+            await self._opening
+
+    def kept_from(self, topic: str, partition: int) -> int | None:
+        """The offset from which a restart would read on; None where no agent of ours reads."""
+        for agent in self._agents:
+            if partition in self.held and any(read.name == topic for read in agent.reads):
+                return agent.position(topic, partition)
+        return None
 
     def fail(self, error: BaseException) -> None:
         """Something must not go on: whoever waits for `failure` ends the process."""
@@ -87,19 +152,26 @@ class Engine:
         """Stop taking slices and wait for those in flight; False when they did not finish in time."""
         self.slices.paused = True
         deadline = asyncio.get_running_loop().time() + timeout_s
-        while not self.slices.idle:
+        while not all(lanes.idle for lanes in self._lanes):
             if asyncio.get_running_loop().time() > deadline:
                 return False
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(DRAIN_LOOK_S)
         return True
 
     async def stop(self, timeout_s: float = 5.0) -> bool:
         """Finish what is in flight, then stop everything; False when something had to be cut off."""
+        self._wanted = None
         drained = await self.drain(timeout_s)
         for lanes in self._lanes:
             await lanes.close()
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        for partition in sorted(self.held):
+            await self._close(partition)
         self.transport.wake()
         await self.app.stop()
+        await self.transport.stop()
         return drained
 
 

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from agents.engine.slices import Place, Slice
+from agents.engine.slices import Slice
+from streams.records import Place
 
 
 class Lanes:
@@ -15,6 +16,7 @@ class Lanes:
         self._on_failure = on_failure
         self._queues: dict[Place, asyncio.Queue[Slice]] = {}
         self._tasks: dict[Place, asyncio.Task[None]] = {}
+        self._given = 0
 
     def give(self, piece: Slice) -> None:
         """Queue a slice; the number of slices in flight bounds the queue."""
@@ -25,16 +27,23 @@ class Lanes:
             name = f"{piece.topic}[{piece.partition}]"
             self._tasks[place] = asyncio.create_task(self._run(queue), name=name)
         queue.put_nowait(piece)
+        self._given += 1
 
     async def _run(self, queue: asyncio.Queue[Slice]) -> None:
         try:
             while True:
                 await self._handle(await queue.get())
+                self._given -= 1
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             self._on_failure(error)
             raise
+
+    @property
+    def idle(self) -> bool:
+        """Whether every slice given has been handled."""
+        return not self._given
 
     async def close(self) -> None:
         """Stop the tasks; what is queued is read again next time."""
@@ -43,3 +52,4 @@ class Lanes:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._tasks.clear()
         self._queues.clear()
+        self._given = 0

@@ -4,11 +4,9 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from agents.engine.transport import Transport
-from streams.records import Record
+from streams.records import Place, Record
 
 IN_FLIGHT_MAX: Final = 2
-
-Place = tuple[str, int]
 
 
 class Slice(NamedTuple):
@@ -53,10 +51,23 @@ class Slices:
             return None
         records = self._transport.read(*place, feed.position)
         if not records:
+            self._pass_holes(place, feed)
             return None
         feed.position = records[-1].offset + 1
         feed.in_flight.append([feed.position, False])
         return Slice(*place, records, feed.position)
+
+    def _pass_holes(self, place: Place, feed: _Feed) -> None:
+        """Offsets that hold no record, such as Kafka's transaction markers, count as finished."""
+        feed.position = self._transport.reached(*place, feed.position)
+        if not feed.in_flight:
+            feed.finished = feed.position
+
+    def rewind(self) -> None:
+        """Forget what is in flight: it will be taken again."""
+        for feed in self._feeds.values():
+            feed.in_flight.clear()
+            feed.position = feed.finished
 
     def finish(self, piece: Slice) -> None:
         """A slice is processed and committed."""
@@ -69,17 +80,28 @@ class Slices:
         while feed.in_flight and feed.in_flight[0][1]:
             feed.finished = int(feed.in_flight.popleft()[0])
 
+    @property
+    def positions(self) -> dict[Place, int]:
+        """Where each partition is read on."""
+        return {place: feed.position for place, feed in self._feeds.items()}
+
+    @property
+    def watermarks(self) -> dict[Place, int]:
+        """What is finished, of each partition."""
+        return {place: feed.finished for place, feed in self._feeds.items()}
+
     def watermark(self, place: Place) -> int:
         """Everything below this offset is finished."""
         return self._feeds[place].finished
 
     def lag(self) -> dict[Place, int]:
         """Records not finished, per partition."""
-        return {place: self._transport.end(*place) - feed.finished for place, feed in self._feeds.items()}
+        return {place: max(0, self._transport.end(*place) - feed.finished) for place, feed in self._feeds.items()}
 
     def is_caught_up(self, place: Place) -> bool:
         """Whether everything in the partition is finished."""
-        return self._transport.end(*place) <= self._feeds[place].finished
+        feed = self._feeds.get(place)
+        return feed is not None and self._transport.end(*place) <= feed.finished
 
     @property
     def idle(self) -> bool:

@@ -1,9 +1,9 @@
 """What agents ask of a transport; the embedded log and Kafka answer alike."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from streams.records import Output, Record
+from streams.records import Output, Place, Record
 from tables.store import Batch
 
 
@@ -12,28 +12,69 @@ class Transport(Protocol):
 
     partitions: int
 
+    async def start(self) -> None:
+        """Connect, and see that the topics exist. Raises OutsideFailing or BadSetting."""
+
+    async def stop(self) -> None:
+        """Disconnect; what was not committed is lost."""
+
+    async def open(self, partition: int) -> None:
+        """Own a partition: fence whoever owned it before, and bring the store to its last commit."""
+
+    async def close(self, partition: int) -> None:
+        """Give a partition up."""
+
+    async def confirm(self, partition: int) -> None:
+        """Return if an open partition is surely still ours: call before acting on the world outside.
+
+        Raises an error that must end the process when somebody else owns it.
+        """
+
     def topic_id(self, topic: str) -> str:
         """What stands for this incarnation of the topic: another id means another log."""
 
-    def start(self, topic: str, partition: int) -> int:
-        """The lowest offset still kept."""
-
-    def end(self, topic: str, partition: int) -> int:
-        """The offset that the next record will get."""
+    def follow(self, positions: dict[Place, int]) -> None:
+        """Make `read` serve these places, from these offsets on, and no others."""
 
     def read(self, topic: str, partition: int, offset: int) -> list[Record]:
-        """The next slice from an offset on: within its bounds, at least one record if there is one."""
+        """The next slice of a followed place: within its bounds, at least one record if one has arrived."""
+
+    def reached(self, topic: str, partition: int, offset: int) -> int:
+        """Where the next record can lie at the lowest when `read` at `offset` gave nothing: holes are passed."""
+
+    def end(self, topic: str, partition: int) -> int:
+        """The end of a followed place as last heard of; `ends` asks."""
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until something may be readable, at most so long."""
 
+    def wake(self) -> None:
+        """Let a waiting reader look again."""
+
+    async def starts(self, places: Iterable[Place]) -> dict[Place, int]:
+        """The lowest offsets still kept; the end where nothing is."""
+
+    async def ends(self, places: Iterable[Place]) -> dict[Place, int]:
+        """The offsets that the next records will get."""
+
+    async def look(self, topic: str, partition: int, offset: int, records_max: int) -> list[Record]:
+        """Records from an offset on, for operators and for rare look-ups: slower than `read`, of any place."""
+
     def batch(self) -> Batch:
         """An empty batch of state writes for `commit`."""
 
-    async def commit(self, batch: Batch, outputs: Sequence[Output]) -> None:
-        """Write state and outputs together, whole or not at all; returns when both are kept across a crash.
+    async def commit(self, partition: int, batch: Batch, outputs: Sequence[Output]) -> None:
+        """Write an open partition's state and outputs together, whole or not at all.
 
-        Raises an error that must end the process: after it, nobody knows what was kept.
+        Returns when both are kept across a crash. Raises an error that must end the process: after it,
+        nobody knows what was kept.
+        """
+
+    async def forward(self, partition: int, batch: Batch, outputs: Sequence[Output]) -> None:
+        """Append outputs, then keep the state: after a crash the state may be older than the outputs.
+
+        Cheaper than `commit` where outputs go to many partitions; only for outputs whose repetition is
+        recognised by their cause. Returns when the outputs are kept across a crash.
         """
 
     async def append(self, outputs: Sequence[Output]) -> None:
@@ -41,3 +82,6 @@ class Transport(Protocol):
 
     async def sync(self) -> None:
         """Make everything so far survive power loss, where `commit` alone does not."""
+
+    async def trim(self, topic: str, partition: int, below_offset: int, before_ms: int) -> int:
+        """Drop what every reader has passed and retention no longer keeps; returns the pieces dropped."""

@@ -14,11 +14,12 @@ from streams.codec import partition_of
 from streams.errors import BadSetting
 from streams.events import JSONValue
 from streams.profiles.row import User
+from streams.records import Record
 from streams.times import format_time
 from tables.cursors import read_cursors
 from tables.dispatches import FINAL, Dispatches
 from tables.partition import UsersView
-from tables.positions import read_position
+from tables.positions import read_position, read_refused
 from tables.store import Store
 
 LIST_MAX: Final = 1_000
@@ -125,7 +126,7 @@ class Queries:
             "rows": sum(each.rows for each in cursors),
         }
         answer["dead_letters"] = sum(
-            self._transport.end(topics.DEAD_LETTERS.name, at) for at in range(self._transport.partitions)
+            read_refused(self._store, at) + totals.refused for at, totals in enumerate(all_totals)
         )
         return answer
 
@@ -163,11 +164,13 @@ class Queries:
                     )
         return found
 
-    def lag(self) -> list[Answer]:
+    async def lag(self) -> list[Answer]:
         """Per agent, topic and partition: its position, the end, and the difference in records."""
         rows = []
-        for agent, topic, partition, position in self._positions():
-            end = self._transport.end(topic, partition)
+        positions = list(self._positions())
+        ends = await self._transport.ends([(topic, partition) for _, topic, partition, _ in positions])
+        for agent, topic, partition, position in positions:
+            end = ends[topic, partition]
             rows.append(
                 {
                     "agent": agent,
@@ -193,22 +196,23 @@ class Queries:
                 )
             yield "export", "currents", partition, read_cursors(self._store, partition).next_offset
 
-    def tail(self, topic: str, limit: int = 20) -> list[Answer]:
+    async def tail(self, topic: str, limit: int = 20) -> list[Answer]:
         """The newest records of a topic, oldest first."""
         if topic not in topics.BY_NAME:
             raise BadSetting(f"no topic {topic!r}; topics are {', '.join(topics.BY_NAME)}")
-        rows = []
-        for partition in range(self._transport.partitions):
-            start = max(self._transport.start(topic, partition), self._transport.end(topic, partition) - limit)
-            offset = start
-            while records := self._transport.read(topic, partition, offset):
-                rows += [(record.append_ms, partition, record) for record in records]
+        rows: list[tuple[int, int, Record]] = []
+        places = [(topic, partition) for partition in range(self._transport.partitions)]
+        starts, ends = await self._transport.starts(places), await self._transport.ends(places)
+        for place in places:
+            offset = max(starts[place], ends[place] - limit)
+            while offset < ends[place] and (records := await self._transport.look(*place, offset, limit)):
+                rows += [(record.append_ms, place[1], record) for record in records]
                 offset = records[-1].offset + 1
         rows.sort(key=lambda row: row[:2])
         return [_shown(topic, partition, record) for _, partition, record in rows[-limit:]]
 
 
-def _shown(topic: str, partition: int, record: JSONValue) -> Answer:
+def _shown(topic: str, partition: int, record: Record) -> Answer:
     headers: Mapping[str, bytes] = dict(record.headers)
     return {
         "topic": topic,
