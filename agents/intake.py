@@ -22,7 +22,6 @@ class Intake:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._topic_id = engine.transport.topic_id(topics.EVENTS.name)
 
     async def open(self, partition: int) -> None:
         """Nothing is kept in memory."""
@@ -37,10 +36,11 @@ class Intake:
     async def handle(self, piece: Slice) -> None:
         """Route a slice. Letters may be appended twice by a crash; dead letters and their count may not."""
         settings = self._engine.settings
+        topic_id = self._engine.transport.topic_id(piece.topic)
         outputs: list[Output] = []
         pace = Pace()
         for record in piece.records:
-            outputs += route(record, self._topic_id, piece.partition, settings.partitions, settings.clock)
+            outputs += route(record, topic_id, piece.partition, settings.partitions, settings.clock)
             await pace.breathe()
         refused = [output for output in outputs if output.topic == topics.DEAD_LETTERS.name]
         transport = self._engine.transport

@@ -1,15 +1,18 @@
 """Settings from `HEADRACE_*` environment variables; secrets also from files named by `…_FILE`."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX: Final = "HEADRACE_"
 SECRETS: Final = ("api_key",)
+EMBEDDED: Final = "embedded://"
+_KAFKA: Final = re.compile(r"kafka://[^\s,/]+:\d+(,[^\s,/]+:\d+)*")
 PORT_MAX: Final = 65_535
 # Settings of the public contract whose part is not built yet: refused rather than silently ignored.
 NOT_BUILT: Final = {
@@ -33,7 +36,7 @@ class Settings(BaseSettings):
     app: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Prefix of group and topics.")] = (
         "headrace"
     )
-    broker: Annotated[str, Field(description="embedded:// (one process), later kafka://host:port,…")] = "embedded://"
+    broker: Annotated[str, Field(description="embedded:// (one process) or kafka://host:port,…")] = "embedded://"
     data: Annotated[Path, Field(description="The data folder; locked while a process uses it.")] = Path("data")
     partitions: Annotated[int, Field(ge=1, le=1024, description="Fixed when the data folder is first used.")] = 8
     workspace: Annotated[Path | None, Field(description="Folder of segments and campaigns.")] = None
@@ -46,21 +49,29 @@ class Settings(BaseSettings):
     smtp: Annotated[str | None, Field(description="smtp://host:port")] = None
     webhook_url: Annotated[str | None, Field(description="Where the demo's webhook campaign goes.")] = None
     http_allow: Annotated[str | None, Field(description="Private networks that webhooks may reach, CIDRs.")] = None
+    replication: Annotated[int, Field(ge=0, le=32, description="Of new topics on Kafka; 0: three, or all brokers.")] = 0
+    min_insync: Annotated[int, Field(ge=0, le=32, description="Of new topics on Kafka; 0: one below replication.")] = 0
+    session_s: Annotated[float, Field(ge=3, le=300, description="On Kafka: a silent worker is replaced then.")] = 12
+    member: Annotated[str, Field(description="On Kafka: a static member name, for restarts without a rebalance.")] = ""
     workers: Annotated[int, Field(ge=1, le=64, description="Worker processes, on Kafka.")] = 1
 
     @field_validator("broker")
     @classmethod
     def _known_broker(cls, broker: str) -> str:
-        if broker != "embedded://":
-            raise ValueError("only embedded:// is built yet")
+        if broker != EMBEDDED and not _KAFKA.fullmatch(broker):
+            raise ValueError("write embedded://, or kafka://host:port with more host:port after commas")
         return broker
 
-    @field_validator("workers")
-    @classmethod
-    def _one_worker(cls, workers: int) -> int:
-        if workers != 1:
-            raise ValueError("the embedded log has one worker; several need Kafka, which is not built yet")
-        return workers
+    @model_validator(mode="after")
+    def _workers_need_kafka(self) -> Self:
+        if self.workers != 1 and not self.on_kafka:
+            raise ValueError(f"HEADRACE_WORKERS={self.workers}: the embedded log has one worker; several need Kafka")
+        return self
+
+    @property
+    def on_kafka(self) -> bool:
+        """Whether the log is Kafka's."""
+        return self.broker != EMBEDDED
 
     @field_validator("exports")
     @classmethod

@@ -18,6 +18,7 @@ from rocksdict import (
 from streams.errors import BadState, OutsideFailing
 
 FAMILIES: Final = ("log", "users", "due", "dispatches", "meta")
+DERIVED: Final = ("log", "due")
 CACHE_BYTES: Final = 64 * 1024 * 1024
 WRITE_BUFFERS_BYTES: Final = 48 * 1024 * 1024
 WRITE_BUFFER_BYTES: Final = 12 * 1024 * 1024
@@ -49,9 +50,9 @@ class Store:
         self._handles = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
         self._open = True
 
-    def batch(self) -> "Batch":
-        """A new, empty batch."""
-        return Batch(self._handles)
+    def batch(self, *, recording: bool = False) -> "Batch":
+        """A new, empty batch; a recording one remembers its writes, so that a changelog can repeat them."""
+        return Batch(self._handles, recording=recording)
 
     def write(self, batch: "Batch") -> None:
         """Write a batch whole or not at all; it survives kill -9, but power loss only after `sync`."""
@@ -116,25 +117,54 @@ class Store:
             self._db.close()
 
 
+Change = tuple[str, bytes, bytes | None]
+"""A family, a key, and its new value, or None for a deletion."""
+
+
 class Batch:
     """Writes that belong together."""
 
-    def __init__(self, handles: dict[str, ColumnFamily]) -> None:
+    def __init__(self, handles: dict[str, ColumnFamily], *, recording: bool) -> None:
         """Made by `Store.batch`."""
         self.raw = WriteBatch(raw_mode=True)
+        self.writes: list[Change] = []
         self._handles = handles
+        self._recording = recording
+
+    @property
+    def changes(self) -> list[Change]:
+        """The writes that make up the state; what is derived from it is left out."""
+        return [write for write in self.writes if write[0] not in DERIVED]
 
     def put(self, family: str, key: bytes, value: bytes) -> None:
         """Set a key."""
+        self.raw.put(key, value, self._handles[family])
+        if self._recording:
+            self.writes.append((family, key, value))
+
+    def put_local(self, family: str, key: bytes, value: bytes) -> None:
+        """Set a key that concerns this machine alone."""
         self.raw.put(key, value, self._handles[family])
 
     def delete(self, family: str, key: bytes) -> None:
         """Remove a key."""
         self.raw.delete(key, self._handles[family])
+        if self._recording:
+            self.writes.append((family, key, None))
 
     def delete_range(self, family: str, start: bytes, end: bytes) -> None:
-        """Remove the keys in [start, end)."""
+        """Remove the keys in [start, end); not in a recording batch, since no changelog can say that."""
+        if self._recording:
+            raise BadState(f"{family}: a range cannot be deleted in a batch that a changelog repeats")
         self.raw.delete_range(start, end, self._handles[family])
+
+    def add(self, other: "Batch") -> None:
+        """Take over the writes of another recording batch."""
+        for family, key, value in other.writes:
+            if value is None:
+                self.delete(family, key)
+            else:
+                self.put(family, key, value)
 
 
 def _options(cache: Cache) -> Options:

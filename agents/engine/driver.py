@@ -1,8 +1,8 @@
-"""The Faust driver of the embedded transport: one member, whole slices, our own positions.
+"""Faust's side of the engine: what every driver of ours shares, and the driver of the embedded log.
 
-Faust calls a transport's consumer and producer through the interfaces of `faust.transport`; this is the
-smallest that runs its agents. One message carries one slice, so Faust's per-message cost is paid per slice.
-Acks and offset commits do nothing here: the position of a partition lies in its own state (see `Slices`).
+Faust calls a transport's consumer and producer through the interfaces of `faust.transport`. One message
+carries one slice, so Faust's per-message cost is paid per slice. Acks and offset commits do nothing: the
+position of a partition lies in its own state (see `Slices`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,10 +18,12 @@ from mode import ServiceT
 
 from agents.engine.slices import Slice, Slices
 from agents.engine.transport import Transport
+from config.settings import Settings
 from streams.errors import BadState
 from streams.records import Place
 
 SCHEME: Final = "embedded"
+KAFKA_SCHEME: Final = "kafka"
 IDLE_WAIT_S: Final = 0.25
 GENERATION: Final = 1
 _LOG_APPEND_TIME: Final = 1
@@ -30,6 +32,7 @@ _LOG_APPEND_TIME: Final = 1
 class Served(Protocol):
     """What the driver asks of the engine that the app belongs to."""
 
+    settings: Settings
     slices: Slices
     transport: Transport
 
@@ -43,7 +46,8 @@ class Served(Protocol):
         """Our names for one of Faust's topic partitions."""
 
 
-def _engine_of(app: Any) -> Served:
+def engine_of(app: Any) -> Served:
+    """The engine that a Faust app belongs to."""
     engine: Served = app.headrace
     return engine
 
@@ -60,33 +64,16 @@ class SliceSchema(faust.Schema[Any, Any]):
         return decode
 
 
-class EmbeddedConsumer(consumer.Consumer):
-    """Reads slices of every partition in turn; it is assigned all of them, once, and never rebalances."""
-
-    consumer_stopped_errors: ClassVar[tuple[type[BaseException], ...]] = ()
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._assigned: set[TP] = set()
+class SliceConsumer(consumer.Consumer):
+    """Reads slices instead of messages, from the positions of our own state; how it is assigned is up to others."""
 
     @property
     def _slices(self) -> Slices:
-        return _engine_of(self.app).slices
+        return engine_of(self.app).slices
 
     @property
     def _log(self) -> Transport:
-        return _engine_of(self.app).transport
-
-    async def subscribe(self, topics: Iterable[str]) -> None:
-        """Take all partitions; in the background, since Faust waits for `subscribe` before it can assign."""
-        self._assigned = {TP(topic, at) for topic in topics for at in range(self._log.partitions)}
-        self.add_future(self._assign(set(self._assigned)))
-
-    async def _assign(self, assigned: set[TP]) -> None:
-        self.app.on_rebalance_start()
-        await self.on_partitions_revoked(set())
-        self.app.consumer_generation_id = GENERATION
-        await self.on_partitions_assigned(assigned, GENERATION)
+        return engine_of(self.app).transport
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
         """Replaces the per-message loop: one callback per slice, round robin over the partitions."""
@@ -96,10 +83,10 @@ class EmbeddedConsumer(consumer.Consumer):
                 continue
             taken = 0
             for tp in sorted(self._get_active_partitions()):
-                piece = self._slices.take(_engine_of(self.app).place_of(tp))
+                piece = self._slices.take(engine_of(self.app).place_of(tp))
                 if piece is not None:
                     taken += 1
-                    await self.callback(_message(tp, piece))
+                    await self.callback(_message(tp, piece, self.app.consumer_generation_id))
             if not taken:
                 await self._log.wait(IDLE_WAIT_S)
 
@@ -122,13 +109,46 @@ class EmbeddedConsumer(consumer.Consumer):
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """The positions as they are."""
-        return {tp: self._slices.watermark(_engine_of(self.app).place_of(tp)) for tp in self._assigned}
+        return {tp: self._slices.watermark(engine_of(self.app).place_of(tp)) for tp in self.assignment()}
 
     async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
         """Nothing: see `perform_seek`."""
 
     async def _seek(self, partition: TP, offset: int) -> None:
         raise BadState(f"{partition}: nobody may seek to {offset}; positions come from our own state")
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
+        raise BadState("records are read as slices")
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        raise BadState("records are read as slices")
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Nothing: progress is watched by the engine."""
+
+    def verify_recovery_event_path(self, now: float, tp: TP) -> None:
+        """Nothing: there is no changelog to recover from."""
+
+
+class EmbeddedConsumer(SliceConsumer):
+    """The one member of its group: it is assigned every partition, once, and never rebalances."""
+
+    consumer_stopped_errors: ClassVar[tuple[type[BaseException], ...]] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._assigned: set[TP] = set()
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Take all partitions; in the background, since Faust waits for `subscribe` before it can assign."""
+        self._assigned = {TP(topic, at) for topic in topics for at in range(self._log.partitions)}
+        self.add_future(self._assign(set(self._assigned)))
+
+    async def _assign(self, assigned: set[TP]) -> None:
+        self.app.on_rebalance_start()
+        await self.on_partitions_revoked(set())
+        self.app.consumer_generation_id = GENERATION
+        await self.on_partitions_assigned(assigned, GENERATION)
 
     async def create_topic(self, topic: str, partitions: int, replication: int, **kwargs: Any) -> None:
         """Nothing: a topic of the embedded log exists when it is written."""
@@ -146,11 +166,11 @@ class EmbeddedConsumer(consumer.Consumer):
 
     async def position(self, tp: TP) -> int | None:
         """The watermark."""
-        return self._slices.watermark(_engine_of(self.app).place_of(tp))
+        return self._slices.watermark(engine_of(self.app).place_of(tp))
 
     def highwater(self, tp: TP) -> int:
         """The end of the partition."""
-        return self._log.end(*_engine_of(self.app).place_of(tp))
+        return self._log.end(*engine_of(self.app).place_of(tp))
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
         """The ends of partitions."""
@@ -158,30 +178,18 @@ class EmbeddedConsumer(consumer.Consumer):
 
     async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
         """The starts of partitions."""
-        starts = await self._log.starts(map(_engine_of(self.app).place_of, partitions))
-        return {tp: starts[_engine_of(self.app).place_of(tp)] for tp in partitions}
-
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
-        raise BadState("records are read as slices")
-
-    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
-        raise BadState("records are read as slices")
+        starts = await self._log.starts(map(engine_of(self.app).place_of, partitions))
+        return {tp: starts[engine_of(self.app).place_of(tp)] for tp in partitions}
 
     def key_partition(self, topic: str, key: bytes | None, partition: int | None = None) -> int | None:
         """Only our own agents produce, and they name the partition."""
         return partition
 
-    def verify_event_path(self, now: float, tp: TP) -> None:
-        """Nothing: progress is watched by the engine."""
-
-    def verify_recovery_event_path(self, now: float, tp: TP) -> None:
-        """Nothing: there is no changelog to recover from."""
-
     def close(self) -> None:
         """Nothing to close."""
 
 
-def _message(tp: TP, piece: Slice) -> ConsumerMessage:
+def _message(tp: TP, piece: Slice, generation: int) -> ConsumerMessage:
     last = piece.records[-1]
     return ConsumerMessage(
         tp.topic,
@@ -194,11 +202,11 @@ def _message(tp: TP, piece: Slice) -> ConsumerMessage:
         cast("bytes", piece),  # Faust hands a value through untouched; SliceSchema knows what it is
         None,
         tp=tp,
-        generation_id=GENERATION,  # Faust drops what an earlier generation fetched
+        generation_id=generation,  # Faust drops what an earlier generation fetched
     )
 
 
-class EmbeddedProducer(producer.Producer):
+class SilentProducer(producer.Producer):
     """Faust itself produces nothing here; what agents produce goes through their transport's commit."""
 
     async def send(self, topic: str, *args: Any, **kwargs: Any) -> Any:
@@ -210,7 +218,7 @@ class EmbeddedProducer(producer.Producer):
         raise BadState(f"{topic}: produce through the transport's commit, not through Faust's producer")
 
     async def create_topic(self, topic: str, partitions: int, replication: int, **kwargs: Any) -> None:
-        """Nothing: see the consumer."""
+        """Nothing: topics are the transport's affair."""
 
     async def flush(self) -> None:
         """Nothing is buffered."""
@@ -228,7 +236,7 @@ class Driver(base.Transport):
     """What Faust finds under the scheme `embedded`."""
 
     Consumer = EmbeddedConsumer
-    Producer = EmbeddedProducer
+    Producer = SilentProducer
     driver_version = "headrace"
     default_port = 0
 
@@ -243,7 +251,7 @@ class PromptTableManager(TableManager):
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
     ) -> None:
         """Tell the engine what this process owns now; slices flow when it has opened it."""
-        _engine_of(self.app).hold({tp.partition for tp in assigned})
+        engine_of(self.app).hold({tp.partition for tp in assigned})
         await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
 
     async def on_start(self) -> None:
@@ -253,5 +261,6 @@ class PromptTableManager(TableManager):
 
 
 def register_driver() -> None:
-    """Let `embedded://` name this driver."""
+    """Let `embedded://` and `kafka://` name our drivers."""
     TRANSPORTS.aliases[SCHEME] = "agents.engine.driver:Driver"
+    TRANSPORTS.aliases[KAFKA_SCHEME] = "agents.engine.kafka.membership:Driver"

@@ -30,7 +30,7 @@ class Engine:
         self.settings = settings
         self.clock = clock
         self.store = store
-        self.transport: Transport = EmbeddedTransport(store, clock, settings.app, settings.partitions)
+        self.transport = self._transport(store)
         self.slices = Slices(self.transport)
         self.log = structlog.get_logger("headrace")
         self.failure: asyncio.Future[BaseException] | None = None
@@ -42,6 +42,14 @@ class Engine:
         self._opened = asyncio.Event()
         self.app = _faust_app(settings, faust_data)
         vars(self.app)["headrace"] = self  # how the driver, which Faust makes, finds its engine
+
+    def _transport(self, store: Store) -> Transport:
+        settings = self.settings
+        if not settings.on_kafka:
+            return EmbeddedTransport(store, self.clock, settings.app, settings.partitions)
+        from agents.engine.kafka.transport import KafkaTransport  # noqa: PLC0415  # only where it is used
+
+        return KafkaTransport(settings, store, self.clock, self.fail)
 
     def place_of(self, tp: Any) -> Place:
         """The topic's short name and partition of one of Faust's topic partitions."""

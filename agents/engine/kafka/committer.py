@@ -1,0 +1,184 @@
+"""The commits of one partition: what its agents hand in goes out together, in one transaction after the other."""
+
+import asyncio
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any, Final, NamedTuple
+
+from aiokafka import AIOKafkaProducer
+
+from agents.engine.kafka.topics import CHANGELOG, topic_name
+from agents.engine.pace import Pace
+from config import metrics
+from config.settings import Settings
+from streams.records import Headers, Output, Place
+from tables.changelog import Changelog
+from tables.store import Batch, Change, Store
+
+GAP_S_MIN: Final = 0.05
+TRANSACTIONS_PER_S_MAX: Final = 160
+FULL_RECORDS: Final = 1_000
+LATER_S: Final = 0.5
+LEASE_S: Final = 2.0
+_LEASE_KEY: Final = b"lease\0"
+
+
+class _Work(NamedTuple):
+    """One commit handed in; nobody waits for one without a future."""
+
+    batch: Batch
+    outputs: Sequence[Output]
+    done: asyncio.Future[None] | None
+
+
+class Committer:
+    """Owns the partition's transactional id. After any error nobody knows what was kept: the process must end."""
+
+    def __init__(self, settings: Settings, partition: int, producer: AIOKafkaProducer, store: Store) -> None:
+        """`producer` is started and transactional, and the store is at the partition's last commit."""
+        self._settings = settings
+        self._partition = partition
+        self._producer = producer
+        self._store = store
+        self._changelog = Changelog(store, partition)
+        self._queue: list[_Work] = []
+        self._records = 0
+        self._wake = asyncio.Event()
+        self._full = asyncio.Event()
+        self._began = self._ended = perf_counter() - GAP_S_MIN
+        self.gap_s = GAP_S_MIN
+
+    async def commit(self, batch: Batch, outputs: Sequence[Output]) -> None:
+        """Hand in, and wait until it is kept."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._hand_in(_Work(batch, outputs, done))
+        self._wake.set()
+        await done
+
+    def later(self, batch: Batch) -> None:
+        """Hand in state that may be lost in a crash: it goes with the next commit, or soon."""
+        self._hand_in(_Work(batch, (), None))
+        asyncio.get_running_loop().call_later(LATER_S, self._wake.set)
+
+    async def confirm(self) -> None:
+        """Return if the broker has lately taken a commit of ours; else ask it by committing."""
+        if perf_counter() - self._ended > LEASE_S:
+            batch = self._store.batch(recording=True)
+            batch.put("meta", _LEASE_KEY + self._partition.to_bytes(2, "big"), b"")
+            await self.commit(batch, ())
+
+    async def drained(self) -> None:
+        """Wait until everything handed in is kept."""
+        if self._queue:
+            await self.commit(self._store.batch(recording=True), ())
+
+    def _hand_in(self, work: _Work) -> None:
+        self._queue.append(work)
+        self._records += len(work.outputs) + len(work.batch.changes)
+        if self._records >= FULL_RECORDS:
+            self._full.set()
+
+    async def run(self) -> None:
+        """Commit what is handed in, for as long as the partition is open."""
+        while True:
+            await self._wake.wait()
+            await self._pause()
+            self._wake.clear()
+            self._full.clear()
+            works, self._queue, self._records = self._queue, [], 0
+            if works:
+                await self._transact(works)
+                for work in works:
+                    if work.done is not None and not work.done.done():
+                        work.done.set_result(None)
+
+    async def _pause(self) -> None:
+        """Leave a gap between commits, in which slices grow, unless much waits already."""
+        left = self._began + self.gap_s - perf_counter()
+        if left > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await self._full.wait()
+            except TimeoutError:
+                pass
+
+    async def _transact(self, works: list[_Work]) -> None:
+        self._began = perf_counter()
+        outputs = [output for work in works for output in work.outputs]
+        changes = [change for work in works for change in work.batch.changes]
+        batch = max((work.batch for work in works), key=lambda each: len(each.writes))
+        for work in works:
+            if work.batch is not batch:
+                batch.add(work.batch)
+        if outputs or changes:
+            logged = await self._produce(outputs, changes)
+            if changes:
+                self._changelog.stage(batch, logged.next_offset, logged.append_ms)
+                metrics.CHANGELOG_BYTES.inc(logged.size)
+        self._store.write(batch)
+        self._ended = perf_counter()
+        metrics.COMMIT_SECONDS.observe(self._ended - self._began)
+
+    async def _produce(self, outputs: list[Output], changes: list[Change]) -> "Sent":
+        groups: dict[Place, list[Row]] = {}
+        for output in outputs:
+            row = (output.key, output.value, output.headers)
+            groups.setdefault((output.topic, output.partition), []).append(row)
+        groups[CHANGELOG, self._partition] = self._changelog.rows(changes)
+        await self._producer.begin_transaction()
+        sent = [await self._send(rows, place) for place, rows in groups.items()]
+        for each in sent:
+            await each.all()  # each one: aiokafka commits around a refused batch
+        await self._producer.commit_transaction()
+        return sent[-1]
+
+    async def _send(self, rows: "Sequence[Row]", place: Place) -> "Sent":
+        return await send(self._producer, topic_name(self._settings, place[0]), place[1], rows)
+
+
+Row = tuple[bytes | None, bytes | None, Headers]
+
+
+class Sent:
+    """Batches on their way to one partition."""
+
+    def __init__(self) -> None:
+        self._acks: list[tuple[Any, int]] = []
+        self.next_offset = 0
+        self.append_ms = 0
+        self.size = 0
+
+    def add(self, ack: Any, records: int, size: int) -> None:
+        """One batch was handed to the producer."""
+        self._acks.append((ack, records))
+        self.size += size
+
+    async def all(self) -> None:
+        """Wait until the broker has every batch; raises what it refused."""
+        for ack, records in self._acks:
+            metadata = await ack
+            self.next_offset = metadata.offset + records
+            self.append_ms = metadata.timestamp
+
+
+async def send(producer: AIOKafkaProducer, topic: str, partition: int, rows: Sequence[Row]) -> Sent:
+    """Hand rows to a producer in closed batches: an open one may take other senders' records, and waits."""
+    sent = Sent()
+    pace = Pace()
+    builder = producer.create_batch()
+    for key, value, headers in rows:
+        if builder.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:
+            await _close(producer, topic, partition, builder, sent)
+            builder = producer.create_batch()
+            if builder.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:
+                raise OverflowError(f"{topic}[{partition}]: a record of {len(value or b'')} bytes fits no batch")
+        await pace.breathe()
+    if builder.record_count():
+        await _close(producer, topic, partition, builder, sent)
+    return sent
+
+
+async def _close(producer: AIOKafkaProducer, topic: str, partition: int, builder: Any, sent: Sent) -> None:
+    records, size = builder.record_count(), builder.size()
+    builder.close()
+    sent.add(await producer.send_batch(builder, topic, partition=partition), records, size)

@@ -1,0 +1,228 @@
+"""The Kafka transport: what its parts do, behind the interface that the embedded log has too."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from agents.engine.kafka.clients import new_reader, start_producer
+from agents.engine.kafka.committer import GAP_S_MIN, TRANSACTIONS_PER_S_MAX, Committer, send
+from agents.engine.kafka.feeds import Feeds
+from agents.engine.kafka.restore import restore
+from agents.engine.kafka.topics import all_topics, ensure_topics, topic_name
+from config.clock import Clock
+from config.settings import Settings
+from streams.errors import BadState
+from streams.records import Output, Place, Record
+from tables.changelog import Changelog
+from tables.store import Batch, Store
+
+OnFailure = Callable[[BaseException], None]
+
+LOOK_WAIT_MS: Final = 100
+LOOK_S_MAX: Final = 10.0
+
+
+class KafkaTransport:
+    """Implements `Transport`. State of an open partition lies in the store and, as its changes, in the changelog."""
+
+    def __init__(self, settings: Settings, store: Store, clock: Clock, on_failure: OnFailure) -> None:
+        """Nothing is connected before `start`; an error of a background task goes to `on_failure`."""
+        self.partitions = settings.partitions
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._on_failure = on_failure
+        self._topic_ids: dict[str, str] = {}
+        self._committers: dict[int, Committer] = {}
+        self._producers: dict[int, AIOKafkaProducer] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._pump: asyncio.Task[None] | None = None
+        self._producer: AIOKafkaProducer | None = None
+        self._meter: AIOKafkaConsumer | None = None
+
+    async def start(self) -> None:
+        """Create what is missing, and connect."""
+        self._topic_ids = await ensure_topics(self._settings)
+        self._producer = await start_producer(self._settings, all_topics(self._settings))
+        self._meter = new_reader(self._settings, "read_uncommitted")
+        await self._meter.start()
+        self._feeds = Feeds(self._settings)
+        await self._feeds.start()
+        self._pump = self._watch(self._feeds.pump())
+
+    def _watch(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        async def watched() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                self._on_failure(error)
+                raise
+
+        return asyncio.create_task(watched())
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+            await self._feeds.stop()
+        for client in (self._producer, self._meter):
+            if client is not None:
+                await client.stop()
+
+    async def open(self, partition: int) -> None:
+        """Fence the partition's former owner, restore what it committed, and check that the topics are the same."""
+        name = f"{self._settings.app}-{partition}"
+        producer = await start_producer(self._settings, all_topics(self._settings), name)
+        self._producers[partition] = producer
+        await restore(self._settings, self._store, partition, self._clock.now_ms())
+        committer = self._committers[partition] = Committer(self._settings, partition, producer, self._store)
+        self._tasks[partition] = self._watch(committer.run())
+        self._spread()
+        await self._check_topics(partition, committer)
+
+    def _spread(self) -> None:
+        gap_s = max(GAP_S_MIN, len(self._committers) / TRANSACTIONS_PER_S_MAX)
+        for committer in self._committers.values():
+            committer.gap_s = gap_s
+
+    async def _check_topics(self, partition: int, committer: Committer) -> None:
+        """Positions mean nothing in another topic of the same name: stop, and say so."""
+        changelog = Changelog(self._store, partition)
+        known = changelog.topic_ids
+        for name, known_id in known.items():
+            if self._topic_ids.get(name, known_id) != known_id:
+                raise BadState(
+                    f"topic {name} is not the one that partition {partition} was built from (its id is "
+                    f"{self._topic_ids[name]}, was {known_id}); restore it, or start anew with another HEADRACE_APP"
+                )
+        if set(self._topic_ids) - set(known):
+            batch = self.batch()
+            changelog.stage_topic_ids(batch, self._topic_ids)
+            await committer.commit(batch, ())
+
+    async def close(self, partition: int) -> None:
+        """Keep what was handed in, and let the next owner have the partition."""
+        committer = self._committers.pop(partition, None)
+        if committer is not None:
+            await committer.drained()
+            task = self._tasks.pop(partition)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        producer = self._producers.pop(partition, None)
+        if producer is not None:
+            await producer.stop()
+
+    async def confirm(self, partition: int) -> None:
+        """See `Committer.confirm`."""
+        await self._committers[partition].confirm()
+
+    def topic_id(self, topic: str) -> str:
+        """The id that the cluster gave the topic; after `start`."""
+        return self._topic_ids[topic_name(self._settings, topic)]
+
+    def follow(self, positions: dict[Place, int]) -> None:
+        """Read these places from these offsets on."""
+        self._feeds.follow(positions)
+
+    def read(self, topic: str, partition: int, offset: int) -> list[Record]:
+        """The next slice that has arrived."""
+        return self._feeds.read((topic, partition), offset)
+
+    def reached(self, topic: str, partition: int, offset: int) -> int:
+        """Past transaction markers and aborted records."""
+        return self._feeds.reached((topic, partition), offset)
+
+    def end(self, topic: str, partition: int) -> int:
+        """The last stable offset as last heard of."""
+        return self._feeds.end((topic, partition))
+
+    async def wait(self, timeout_s: float) -> None:
+        """Wait for an arrival."""
+        await self._feeds.wait(timeout_s)
+
+    def wake(self) -> None:
+        """Let a waiting reader look again."""
+        self._feeds.wake()
+
+    async def starts(self, places: Iterable[Place]) -> dict[Place, int]:
+        """Asks the brokers."""
+        assert self._meter is not None
+        tps = {self._tp(place): place for place in places}
+        return {tps[tp]: offset for tp, offset in (await self._meter.beginning_offsets(list(tps))).items()}
+
+    async def ends(self, places: Iterable[Place]) -> dict[Place, int]:
+        """Asks the brokers; what open transactions have written counts."""
+        assert self._meter is not None
+        tps = {self._tp(place): place for place in places}
+        return {tps[tp]: offset for tp, offset in (await self._meter.end_offsets(list(tps))).items()}
+
+    def _tp(self, place: Place) -> TopicPartition:
+        return TopicPartition(topic_name(self._settings, place[0]), place[1])
+
+    async def look(self, topic: str, partition: int, offset: int, records_max: int) -> list[Record]:
+        """Opens a reader of its own; nothing when no committed record follows."""
+        place = (topic, partition)
+        tp = self._tp(place)
+        start, end = (await self.starts([place]))[place], (await self.ends([place]))[place]
+        async with _reader(self._settings) as reader:
+            reader.assign([tp])
+            reader.seek(tp, max(start, offset))
+            found: list[Record] = []
+            async with asyncio.timeout(LOOK_S_MAX):
+                while not found and await reader.position(tp) < end:
+                    fetched = await reader.getmany(tp, timeout_ms=LOOK_WAIT_MS, max_records=records_max)
+                    found = [
+                        Record(each.offset, each.timestamp, each.key, each.value or b"", each.headers)
+                        for each in fetched.get(tp, [])
+                    ]
+            return found
+
+    def batch(self) -> Batch:
+        """A batch that remembers its changes for the changelog."""
+        return self._store.batch(recording=True)
+
+    async def commit(self, partition: int, batch: Batch, outputs: Sequence[Output]) -> None:
+        """With whatever else the partition's agents hand in meanwhile, in one transaction."""
+        await self._committers[partition].commit(batch, outputs)
+
+    async def forward(self, partition: int, batch: Batch, outputs: Sequence[Output]) -> None:
+        """Outputs at once and outside of transactions, the state with the next one."""
+        await self.append(outputs)
+        self._committers[partition].later(batch)
+
+    async def append(self, outputs: Sequence[Output]) -> None:
+        """Idempotent and in order; an error of it ends the process."""
+        assert self._producer is not None
+        groups: dict[Place, list[Any]] = {}
+        for output in outputs:
+            row = (output.key, output.value, output.headers)
+            groups.setdefault((output.topic, output.partition), []).append(row)
+        sent = [
+            await send(self._producer, topic_name(self._settings, place[0]), place[1], rows)
+            for place, rows in groups.items()
+        ]
+        for each in sent:
+            await each.all()
+
+    async def sync(self) -> None:
+        """Every commit is acknowledged by the brokers already."""
+
+    async def trim(self, topic: str, partition: int, below_offset: int, before_ms: int) -> int:
+        """Retention is the cluster's."""
+        return 0
+
+
+@asynccontextmanager
+async def _reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
+    reader = new_reader(settings, "read_committed")
+    await reader.start()
+    try:
+        yield reader
+    finally:
+        await reader.stop()
