@@ -79,14 +79,16 @@ class Delivery:
         known = table.known(list(sends))
         fresh = [send for name, send in sends.items() if name not in known]
         consents = self._consents(piece.partition, [send.user for send in fresh])
+        pace = Pace()
+        prepared: list[Dispatch] = []
+        for send, consent in zip(fresh, consents, strict=True):
+            prepared.append(self._prepare(send, consent))
+            await pace.breathe()
         batch = self._engine.transport.batch()
         outputs: list[Output] = []
         recorded: dict[str, Dispatch] = {}
-        pace = Pace()
-        for send, consent in zip(fresh, consents, strict=True):
-            dispatch = self._prepare(send, consent)
+        for dispatch in prepared:  # without a pause: another channel's commit takes the counts as they stand
             table.stage(batch, dispatch, old_state=None)
-            await pace.breathe()
             if dispatch.state == "attempting":
                 recorded[dispatch.dispatch_id] = dispatch
             else:
