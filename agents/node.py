@@ -79,8 +79,7 @@ class Node:
         """Register the agents, in the order in which data flows."""
         settings, engine = self.settings, self.engine
         self.users = Users(engine, self.workspaces)
-        outbox = settings.data / "outbox"
-        providers = {channel: Outbox(outbox, channel) for channel in FILE_NAMES}
+        providers = {channel: Outbox(settings.outbox_folder, channel) for channel in FILE_NAMES}
         self.delivery = Delivery(engine, self.workspaces, dict(providers))
         self.export = Export(engine, AvroFiles(settings.exports_folder, settings.app))
         for agent in (Intake(engine), self.users, self.delivery, self.export):

@@ -1,12 +1,13 @@
 """The demo outbox: what a provider would have been sent, in one file per channel, each dispatch once."""
 
 import asyncio
+import fcntl
 import mmap
 import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from channels.channel import Receipt, Request
 from streams.errors import OutsideFailing
@@ -25,7 +26,7 @@ _TAIL_BYTES: Final = 4 * 1024 * 1024
 
 
 class Outbox:
-    """A provider that appends to a file. A torn tail of a crash is cut when it is opened."""
+    """A provider that appends to a file, which several workers may share. A torn tail of a crash is cut."""
 
     def __init__(self, folder: Path, channel: str) -> None:
         """Open or create the channel's file. Raises OutsideFailing when the disk refuses."""
@@ -35,40 +36,43 @@ class Outbox:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.path.touch()
-            _cut_torn_tail(self.path, is_mbox=channel == "email")
+            self._size = -1
         except OSError as error:
             raise OutsideFailing(f"{self.path}: {error.strerror}") from error
 
     async def attempt(self, requests: list[Request]) -> list[Receipt]:
         """Append the requests and sync the file; all are sent then."""
-        async with self._lock:
-            await asyncio.to_thread(self._append, requests)
-        return [Receipt(request.dispatch_id, "sent") for request in requests]
+        return await self._write(requests, check=False)
 
     async def settle(self, requests: list[Request]) -> list[Receipt]:
         """Append only those that the file does not hold yet."""
+        return await self._write(requests, check=True)
+
+    async def _write(self, requests: list[Request], *, check: bool) -> list[Receipt]:
         async with self._lock:
-            held = await asyncio.to_thread(self._dispatch_ids)
-        missing = [request for request in requests if request.dispatch_id not in held]
-        if missing:
-            await self.attempt(missing)
+            await asyncio.to_thread(self._append, requests, check=check)
         return [Receipt(request.dispatch_id, "sent") for request in requests]
 
-    def _append(self, requests: list[Request]) -> None:
-        data = b"".join(_entry(request, is_mbox=self._channel == "email") for request in requests)
+    def _append(self, requests: list[Request], *, check: bool) -> None:
         try:
-            with self.path.open("ab") as file:
-                file.write(data)
+            with self.path.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if file.seek(0, os.SEEK_END) != self._size:  # somebody else has written, perhaps not to the end
+                    _cut_torn_tail(file, is_mbox=self._channel == "email")
+                held = self._dispatch_ids(file) if check else set()
+                missing = [request for request in requests if request.dispatch_id not in held]
+                file.write(b"".join(_entry(request, is_mbox=self._channel == "email") for request in missing))
                 file.flush()
                 os.fsync(file.fileno())
+                self._size = file.tell()
         except OSError as error:
             raise OutsideFailing(f"{self.path}: {error.strerror}; free the disk, then start again") from error
 
-    def _dispatch_ids(self) -> set[str]:
+    def _dispatch_ids(self, file: BinaryIO) -> set[str]:
         """Every dispatch id in the file."""
-        if not self.path.stat().st_size:
+        if not file.tell():
             return set()
-        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return {found.group(1).decode() for found in _DISPATCH[self._channel].finditer(content)}
 
 
@@ -93,16 +97,15 @@ def _ctime(head: bytes) -> bytes:
     return f"{moment:%a %b} {moment.day:2d} {moment:%H:%M:%S %Y}".encode()
 
 
-def _cut_torn_tail(path: Path, *, is_mbox: bool) -> None:
-    """Remove an entry that a crash left half written; entries before it are whole."""
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        start = max(0, size - _TAIL_BYTES)
-        file.seek(start)
-        tail = file.read()
-        end = _whole_mbox(tail) if is_mbox else tail.rfind(b"\n") + 1
-        if end < len(tail):
-            file.truncate(start + end)
+def _cut_torn_tail(file: BinaryIO, *, is_mbox: bool) -> None:
+    """Remove an entry that a crash left half written; entries before it are whole. Ends at the file's end."""
+    start = max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES)
+    file.seek(start)
+    tail = file.read()
+    end = _whole_mbox(tail) if is_mbox else tail.rfind(b"\n") + 1
+    if end < len(tail):
+        file.truncate(start + end)
+    file.seek(0, os.SEEK_END)
 
 
 def _whole_mbox(tail: bytes) -> int:

@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     )
     api_key: Annotated[str | None, Field(repr=False, description="One full key for the doors.")] = None
     exports: Annotated[str | None, Field(description="file://folder; by default exports/ in the data folder.")] = None
+    outbox: Annotated[Path | None, Field(description="The demo outbox's folder; by default outbox/ in the data.")] = (
+        None
+    )
     clock: Annotated[Literal["wall", "stream"], Field(description="stream: event times drive, for replays.")] = "wall"
     smtp: Annotated[str | None, Field(description="smtp://host:port")] = None
     webhook_url: Annotated[str | None, Field(description="Where the demo's webhook campaign goes.")] = None
@@ -92,6 +95,11 @@ class Settings(BaseSettings):
     def exports_folder(self) -> Path:
         """Where export files go."""
         return Path(self.exports.removeprefix("file://")) if self.exports else self.data / "exports"
+
+    @property
+    def outbox_folder(self) -> Path:
+        """Where messages go that have no provider."""
+        return self.outbox or self.data / "outbox"
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
