@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 from config.settings import Settings, SettingsError, load_settings
 from config.workspace import DEMO_FOLDER, WorkspaceError
@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    add("run", _run, "run the worker until it is stopped")
+    add("run", _run, "take events until stopped: one process on the embedded log, HEADRACE_WORKERS on Kafka")
+    worker = add("worker", _worker, "one worker on Kafka, until stopped")
+    worker.add_argument("--supervised", action="store_true", help="end when standard input closes")
     demo = add("demo", _demo, "replay eighteen months of real purchases")
     demo.add_argument("--once", action="store_true", help="stop at the end; one JSON line is the last on stdout")
     send = add("send", _send, "put newline-delimited JSON into the events topic; an empty line is an empty record")
@@ -115,30 +117,26 @@ def _loop(work: Coroutine[Any, Any, Any]) -> Any:
     return uvloop.run(work)
 
 
-async def _serve(settings: Settings, work: Callable[[Any, asyncio.Event], Awaitable[None]]) -> int:
-    """Start a node, do the work, stop it in time; 1 when the engine had to stop for an error."""
-    from agents.node import Node
-    from config.clock import SystemClock
+async def _serve(settings: Settings, work: Callable[[Any, asyncio.Event], Awaitable[None]], *, fleet: bool) -> int:
+    """Start a node or a fleet, do the work, stop it in time; 1 when it had to stop for an error."""
+    import structlog
+
     from config.logging import set_up_logging
 
     set_up_logging()
-    node = Node(settings, SystemClock())
+    site = _site(settings, fleet=fleet)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
     try:
-        node.wire()
-        await node.start()
-        working: asyncio.Future[Any] = asyncio.ensure_future(work(node, stop))
+        await site.start()
+        working: asyncio.Future[Any] = asyncio.ensure_future(work(site, stop))
         stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
-        failure = node.engine.failure
-        assert failure is not None
-        ended = cast("asyncio.Future[Any]", failure)
+        ended: asyncio.Future[Any] = site.failure
         await asyncio.wait([working, ended, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if failure.done():
-            error = failure.result()
-            node.engine.log.error("stopped", exc_info=error)
+        if ended.done():
+            structlog.get_logger("headrace").error("stopped", exc_info=ended.result())
             sys.stderr.flush()
             os._exit(1)  # nobody knows what a failed commit kept: end at once, without another write
         if working.done():
@@ -146,8 +144,22 @@ async def _serve(settings: Settings, work: Callable[[Any, asyncio.Event], Awaita
         working.cancel()
     finally:
         _deadline(STOP_S_MAX)
-        await node.stop()
+        await site.stop()
     return 0
+
+
+def _site(settings: Settings, *, fleet: bool) -> Any:
+    """What runs here: this process alone, or workers below it."""
+    if fleet:
+        from agents.fleet import Fleet
+
+        return Fleet(settings, [sys.executable, str(Path(__file__).resolve()), "worker", "--supervised"])
+    from agents.node import Node
+    from config.clock import SystemClock
+
+    node = Node(settings, SystemClock())
+    node.wire()
+    return node
 
 
 def _deadline(seconds: float) -> None:
@@ -158,11 +170,31 @@ def _deadline(seconds: float) -> None:
 
 
 def _run(settings: Settings, arguments: argparse.Namespace) -> int:
-    async def work(node: Any, stop: asyncio.Event) -> None:
-        print(f"headrace takes events; http://{settings.http}/health/ready", file=sys.stderr)
-        await stop.wait()
+    return int(_loop(_serve(settings, _until_stopped, fleet=settings.on_kafka)))
 
-    return int(_loop(_serve(settings, work)))
+
+def _worker(settings: Settings, arguments: argparse.Namespace) -> int:
+    from streams.errors import BadSetting
+
+    if not settings.on_kafka:
+        raise BadSetting("HEADRACE_BROKER=embedded://: a worker needs kafka://host:port; `run` needs nothing")
+    if arguments.supervised:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    return int(_loop(_serve(settings, _until_stopped, fleet=settings.workers > 1)))
+
+
+async def _until_stopped(site: Any, stop: asyncio.Event) -> None:
+    settings = site.settings
+    where = f"http://{settings.http}/health/ready" if settings.http else f"data in {settings.data}"
+    print(f"headrace takes events; {where}", file=sys.stderr)
+    await stop.wait()
+
+
+def _end_with_parent() -> None:
+    """A worker without its supervisor must not stay behind: the supervisor's end closes our standard input."""
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os._exit(1)
 
 
 def _demo(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -177,16 +209,16 @@ def _demo(settings: Settings, arguments: argparse.Namespace) -> int:
     line: dict[str, Any] = {}
     replay = Replay(settings.partitions)
 
-    async def work(node: Any, stop: asyncio.Event) -> None:
-        await replay.run(node, _progress)
-        await node.export.flush()
-        line.update(result(node, replay.seconds))
-        _summary(settings, line, node.queries)
+    async def work(site: Any, stop: asyncio.Event) -> None:
+        await replay.run(site.log, site, _progress)
+        await site.ask("flush", {})
+        line.update(await result(site.ask, replay.seconds))
+        _summary(settings, line, await site.ask("dispatches", {"limit": 3}))
         if not arguments.once:
             print("The worker goes on; press Ctrl-C to stop.", file=sys.stderr)
             await stop.wait()
 
-    code = int(_loop(_serve(settings, work)))
+    code = int(_loop(_serve(settings, work, fleet=settings.on_kafka)))
     if arguments.once and line:
         print(json.dumps(line), flush=True)
     return code
@@ -198,7 +230,7 @@ def _progress(sent: int, total: int, seconds: float) -> None:
         print(f"\r  {sent:,} of {total:,} records sent, {rate:,.0f}/s", end="", file=sys.stderr, flush=True)
 
 
-def _summary(settings: Settings, line: dict[str, Any], queries: Any) -> None:
+def _summary(settings: Settings, line: dict[str, Any], first: list[dict[str, Any]]) -> None:
     """What happened, for people."""
     out = [
         "",
@@ -217,11 +249,11 @@ def _summary(settings: Settings, line: dict[str, Any], queries: Any) -> None:
         "first dispatches:",
         *(
             f"  {each['decided'][:10]}  {each['campaign']} to user {each['user']}: {each['state']}"
-            for each in queries.dispatches(limit=3)
+            for each in first[:3]
         ),
         "",
-        f"mails      {settings.data / 'outbox' / 'email.mbox'}",
-        f"webhooks   {settings.data / 'outbox' / 'webhook.jsonl'}",
+        f"mails      {settings.outbox_folder / 'email.mbox'}",
+        f"webhooks   {settings.outbox_folder / 'webhook.jsonl'}",
         f"exports    {settings.exports_folder} ({line['export']['rows']:,} rows in {line['export']['files']} files)",
         "",
     ]

@@ -1,18 +1,20 @@
 """Definitions: every version of the workspace, from the definitions topic into memory."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from agents.engine.transport import Transport
+from agents.engine.transport import Log
 from channels.registry import CHANNELS
 from channels.render.engine import Renderer
 from channels.render.errors import RenderError
+from config.workspace import read_workspace
 from streams import topics
 from streams.campaigns.trigger import Campaign
 from streams.codec import to_json
-from streams.definitions import ALL_CAMPAIGNS, Definitions, decode_definitions
+from streams.definitions import ALL_CAMPAIGNS, Definitions, decode_definitions, read_definitions
 from streams.errors import BadDefinition
 from streams.records import Output
 from streams.workspace import Workspace, compile_workspace
@@ -24,7 +26,7 @@ LOOK_RECORDS: Final = 100
 class Workspaces:
     """Versions by their offset in the definitions topic; version -1 is the empty workspace before the first."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Log) -> None:
         self._transport = transport
         self._compiled = {-1: compile_workspace(Definitions([], []), -1)}
         self._definitions: dict[int, Definitions] = {}
@@ -59,6 +61,21 @@ class Workspaces:
     def latest(self) -> Workspace:
         """The newest version: the one whose pauses hold before each attempt."""
         return self.of(self.latest_version)
+
+    async def adopt(self, folder: Path, *, has_users: bool, insist: bool) -> bool:
+        """Apply a workspace folder if it differs; one that does not `insist` only where no version exists yet.
+
+        Raises:
+            WorkspaceError, BadDefinition: see `read_workspace` and `apply`.
+        """
+        if self.latest_version >= 0 and not insist:
+            return False
+        return await self.apply(read_definitions(read_workspace(folder)), has_users=has_users)
+
+    async def has_letters(self) -> bool:
+        """Whether any mailbox has ever held anything: where it has, there may be users."""
+        places = [(topics.MAILBOX.name, at) for at in range(self._transport.partitions)]
+        return any((await self._transport.ends(places)).values())
 
     async def apply(self, definitions: Definitions, *, has_users: bool) -> bool:
         """Make these definitions the newest version if they differ; False when they are in force already.

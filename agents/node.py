@@ -1,10 +1,7 @@
 """One process: everything it has one of, started in order and stopped in order."""
 
 import asyncio
-import fcntl
-import os
 from inspect import isawaitable
-from pathlib import Path
 from platform import python_version
 from typing import Any, Final
 
@@ -13,7 +10,9 @@ import faust
 from agents.definitions import Workspaces
 from agents.delivery import Delivery
 from agents.engine.engine import Engine
+from agents.engine.transport import Log
 from agents.export import Export
+from agents.folder import DataFolder
 from agents.intake import Intake
 from agents.retention import run_retention
 from agents.ticker import run_ticker
@@ -26,34 +25,14 @@ from channels.sinks.avro_files import AvroFiles
 from config import metrics
 from config.clock import Clock
 from config.settings import Settings
-from config.workspace import read_workspace
 from streams import topics
-from streams.definitions import read_definitions
 from streams.errors import BadSetting
 from streams.events import JSONValue
 from tables.store import Store
 
 META_PARTITIONS: Final = b"partitions"
 VERSION: Final = "0.1.0"
-
-
-class DataFolder:
-    """The data folder, locked while this process uses it."""
-
-    def __init__(self, path: Path) -> None:
-        """Create and lock it. Raises BadSetting when another process uses it."""
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.path = path
-        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise BadSetting(f"HEADRACE_DATA={path}: another process uses this folder; stop it first") from None
-
-    def close(self) -> None:
-        """Unlock."""
-        os.close(self._lock)
+QUIET_LOOK_S: Final = 0.02
 
 
 class Node:
@@ -67,8 +46,18 @@ class Node:
         _check_partitions(self.store, settings)
         self.engine = Engine(settings, clock, self.store, settings.data / "faust")
         self.workspaces = Workspaces(self.engine.transport)
-        self.queries = Queries(self.store, self.engine.transport, self.workspaces)
+        self.queries = Queries(self.store, self.engine, self.workspaces)
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def log(self) -> Log:
+        """The log, for whoever appends to it from this process."""
+        return self.engine.transport
+
+    @property
+    def failure(self) -> asyncio.Future[BaseException] | None:
+        """Set when the engine had to stop; None before `start`."""
+        return self.engine.failure
 
     async def connect(self) -> None:
         """Connect the transport and read the workspaces: enough for commands."""
@@ -92,9 +81,9 @@ class Node:
         """Load the workspace, then let records flow; returns when the partitions are open."""
         await self.connect()
         if self.settings.workspace is not None:
-            definitions = read_definitions(read_workspace(self.settings.workspace))
-            totals = self.queries.totals()
-            await self.workspaces.apply(definitions, has_users=bool(totals["users"]))
+            on_kafka = self.settings.on_kafka
+            users = await self.workspaces.has_letters() if on_kafka else bool(self.queries.totals()["users"])
+            await self.workspaces.adopt(self.settings.workspace, has_users=users, insist=not on_kafka)
         await self.engine.start()
         await self.engine.ready()
         await self.control.start(self.settings.data)
@@ -124,13 +113,37 @@ class Node:
 
         self._tasks.append(asyncio.create_task(watched()))
 
+    async def progress(self) -> dict[str, Any]:
+        """How far the open partitions are, by their topics' ends as they are now: what a quiet moment is told by."""
+        watermarks = self.engine.slices.watermarks
+        ends = await self.engine.transport.ends(watermarks)
+        return {
+            "idle": self.engine.idle,
+            "behind": sum(max(0, ends[place] - offset) for place, offset in watermarks.items()),
+            "partitions": sorted(self.engine.held),
+            "watermarks": {f"{topic}/{partition}": offset for (topic, partition), offset in watermarks.items()},
+        }
+
+    async def ask(self, command: str, args: dict[str, Any]) -> JSONValue:
+        """One command's answer, as the control socket would give it."""
+        return await COMMANDS[command](self)(args)
+
+    async def behind(self) -> int:
+        """Records that the agents have not finished; raises what made the engine stop."""
+        if self.engine.failure is not None and self.engine.failure.done():
+            raise self.engine.failure.result()
+        return sum(self.engine.slices.lag().values())
+
     async def quiesce(self) -> None:
         """Wait until every record has been processed by every agent; raises what made the engine stop."""
-        assert self.engine.failure is not None
-        while any(self.engine.slices.lag().values()):
-            if self.engine.failure.done():
-                raise self.engine.failure.result()
-            await asyncio.sleep(0.01)
+        last: JSONValue = None
+        while True:
+            await self.behind()
+            found = await self.progress()
+            if found["idle"] and not found["behind"] and found == last:
+                return
+            last = found
+            await asyncio.sleep(QUIET_LOOK_S)
 
     async def stop(self, timeout_s: float = 5.0) -> bool:
         """Finish what is in flight and close; False when something had to be cut off."""
@@ -192,9 +205,28 @@ def _partitions(node: Node) -> JSONValue:
 
 
 READERS: Final = ("user", "segments", "explain", "sends", "dispatches", "lag", "tail", "totals")
+
+
+def _progress(node: Node) -> JSONValue:
+    async def run(args: dict[str, Any]) -> dict[str, Any]:
+        return await node.progress()
+
+    return run
+
+
+def _flush(node: Node) -> JSONValue:
+    async def run(args: dict[str, Any]) -> int:
+        await node.export.flush()
+        return 1
+
+    return run
+
+
 COMMANDS: Final = {
     **{name: _reader(name) for name in READERS},
     "append": _append,
+    "progress": _progress,
+    "flush": _flush,
     "pause": _pause,
     "partitions": _partitions,
 }

@@ -35,7 +35,7 @@ class Engine:
         self.log = structlog.get_logger("headrace")
         self.failure: asyncio.Future[BaseException] | None = None
         self.held: set[int] = set()
-        self._agents: list[Agent] = []
+        self.agents: list[Agent] = []
         self._lanes: list[Lanes] = []
         self._wanted: set[int] | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -58,7 +58,7 @@ class Engine:
     def register(self, agent: Agent) -> None:
         """Make an agent one of Faust's, by its name, that reads whole slices of its topics."""
         lanes = Lanes(agent.handle, self.fail)
-        self._agents.append(agent)
+        self.agents.append(agent)
         self._lanes.append(lanes)
 
         async def run(stream: Any) -> None:
@@ -119,7 +119,7 @@ class Engine:
 
     async def _open(self, partition: int) -> None:
         await self.transport.open(partition)
-        for agent in self._agents:
+        for agent in self.agents:
             await agent.open(partition)
             for topic in agent.reads:
                 self.slices.assign((topic.name, partition), agent.position(topic.name, partition))
@@ -127,7 +127,7 @@ class Engine:
 
     async def _close(self, partition: int) -> None:
         self.held.discard(partition)
-        for agent in self._agents:
+        for agent in self.agents:
             for topic in agent.reads:
                 self.slices.revoke((topic.name, partition))
             await agent.close(partition)
@@ -143,9 +143,18 @@ class Engine:
         if self._opening is not None:
             await self._opening
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight, and no partition is about to be opened or closed."""
+        return self.held == self._wanted and not self.slices.paused and all(lanes.idle for lanes in self._lanes)
+
+    def reader_of(self, topic: str) -> str:
+        """The name of the agent that reads a topic."""
+        return next(agent.name for agent in self.agents for read in agent.reads if read.name == topic)
+
     def kept_from(self, topic: str, partition: int) -> int | None:
         """The offset from which a restart would read on; None where no agent of ours reads."""
-        for agent in self._agents:
+        for agent in self.agents:
             if partition in self.held and any(read.name == topic for read in agent.reads):
                 return agent.position(topic, partition)
         return None

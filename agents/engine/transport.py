@@ -7,8 +7,8 @@ from streams.records import Output, Place, Record
 from tables.store import Batch
 
 
-class Transport(Protocol):
-    """A partitioned log with state beside it. Offsets of one partition only rise; readers tolerate holes."""
+class Log(Protocol):
+    """The log as any client sees it: appended to, and looked at."""
 
     partitions: int
 
@@ -17,6 +17,25 @@ class Transport(Protocol):
 
     async def stop(self) -> None:
         """Disconnect; what was not committed is lost."""
+
+    def topic_id(self, topic: str) -> str:
+        """What stands for this incarnation of the topic: another id means another log."""
+
+    async def starts(self, places: Iterable[Place]) -> dict[Place, int]:
+        """The lowest offsets still kept; the end where nothing is."""
+
+    async def ends(self, places: Iterable[Place]) -> dict[Place, int]:
+        """The offsets that the next records will get."""
+
+    async def look(self, topic: str, partition: int, offset: int, records_max: int) -> list[Record]:
+        """Records from an offset on, for operators and for rare look-ups: slower than `read`, of any place."""
+
+    async def append(self, outputs: Sequence[Output]) -> None:
+        """Append records without state, as a producer does; returns when they are kept across a crash."""
+
+
+class Transport(Log, Protocol):
+    """A partitioned log with state beside it. Offsets of one partition only rise; readers tolerate holes."""
 
     async def open(self, partition: int) -> None:
         """Own a partition: fence whoever owned it before, and bring the store to its last commit."""
@@ -29,9 +48,6 @@ class Transport(Protocol):
 
         Raises an error that must end the process when somebody else owns it.
         """
-
-    def topic_id(self, topic: str) -> str:
-        """What stands for this incarnation of the topic: another id means another log."""
 
     def follow(self, positions: dict[Place, int]) -> None:
         """Make `read` serve these places, from these offsets on, and no others."""
@@ -51,15 +67,6 @@ class Transport(Protocol):
     def wake(self) -> None:
         """Let a waiting reader look again."""
 
-    async def starts(self, places: Iterable[Place]) -> dict[Place, int]:
-        """The lowest offsets still kept; the end where nothing is."""
-
-    async def ends(self, places: Iterable[Place]) -> dict[Place, int]:
-        """The offsets that the next records will get."""
-
-    async def look(self, topic: str, partition: int, offset: int, records_max: int) -> list[Record]:
-        """Records from an offset on, for operators and for rare look-ups: slower than `read`, of any place."""
-
     def batch(self) -> Batch:
         """An empty batch of state writes for `commit`."""
 
@@ -76,9 +83,6 @@ class Transport(Protocol):
         Cheaper than `commit` where outputs go to many partitions; only for outputs whose repetition is
         recognised by their cause. Returns when the outputs are kept across a crash.
         """
-
-    async def append(self, outputs: Sequence[Output]) -> None:
-        """Append records without state, as a producer does; returns when they are kept across a crash."""
 
     async def sync(self) -> None:
         """Make everything so far survive power loss, where `commit` alone does not."""

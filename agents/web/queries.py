@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from agents.definitions import Workspaces
-from agents.engine.transport import Transport
+from agents.engine.engine import Engine
 from agents.intake import NAME as INTAKE
 from streams import ids, topics
 from streams.codec import partition_of
@@ -29,22 +29,33 @@ Answer = dict[str, Any]
 class Queries:
     """Read-only; works beside running agents and on a folder that nobody uses."""
 
-    def __init__(self, store: Store, transport: Transport, workspaces: Workspaces) -> None:
+    def __init__(self, store: Store, engine: Engine, workspaces: Workspaces) -> None:
         self._store = store
-        self._transport = transport
+        self._engine = engine
+        self._transport = engine.transport
         self._workspaces = workspaces
         self._users = UsersView(store)
 
-    def _row(self, external_id: str) -> User:
+    @property
+    def _partitions(self) -> list[int]:
+        """Those that this process answers for: what it holds, or everything in a folder that nobody runs."""
+        return sorted(self._engine.held) if self._engine.failure else list(range(self._transport.partitions))
+
+    def _row(self, external_id: str) -> User | None:
+        """The user's row, None where another worker holds it."""
         partition = partition_of(external_id.encode(), self._transport.partitions)
+        if partition not in self._partitions:
+            return None
         user = self._users.get(partition, external_id)
         if user is None:
             raise BadSetting(f"no user {external_id!r}; ids are case-sensitive")
         return user
 
-    def user(self, external_id: str) -> Answer:
+    def user(self, external_id: str) -> Answer | None:
         """Everything known of a user."""
         user = self._row(external_id)
+        if user is None:
+            return None
         now_ms = user.now_ms
         answer: Answer = msgspec.to_builtins(
             {
@@ -68,7 +79,7 @@ class Queries:
         )
         return answer
 
-    def explain(self, external_id: str, segment: str) -> Answer:
+    def explain(self, external_id: str, segment: str) -> Answer | None:
         """Why a user is, or is not, in a segment: the tree with each leaf's verdict, at the partition's time."""
         workspace = self._workspaces.latest
         found = next((each for each in workspace.segments if each.name == segment), None)
@@ -76,6 +87,8 @@ class Queries:
             known = ", ".join(each.name for each in workspace.segments) or "none"
             raise BadSetting(f"no segment {segment!r}; segments are {known}")
         user = self._row(external_id)
+        if user is None:
+            return None
         partition = partition_of(external_id.encode(), self._transport.partitions)
         now_ms = max(user.now_ms, self._users.position(partition).clock_ms)
         return {
@@ -100,14 +113,14 @@ class Queries:
 
     def _sum(self, field: str) -> dict[str, Decimal | int]:
         total: dict[str, Decimal | int] = {}
-        for partition in range(self._transport.partitions):
+        for partition in self._partitions:
             for name, count in getattr(self._users.position(partition).totals, field).items():
                 total[name] = total.get(name, 0) + count
         return total
 
     def totals(self) -> Answer:
         """What has happened since the data folder began, summed over partitions."""
-        all_totals = [self._users.position(at).totals for at in range(self._transport.partitions)]
+        all_totals = [self._users.position(at).totals for at in self._partitions]
         names = (
             "users",
             "purchases",
@@ -120,20 +133,21 @@ class Queries:
         )
         answer: Answer = {name: sum(getattr(totals, name) for totals in all_totals) for name in names}
         answer["revenue"] = {currency: str(amount) for currency, amount in sorted(self._sum("revenue").items())}
-        cursors = [read_cursors(self._store, at) for at in range(self._transport.partitions)]
+        cursors = [read_cursors(self._store, at) for at in self._partitions]
         answer["export"] = {
             "files": sum(each.files for each in cursors),
             "rows": sum(each.rows for each in cursors),
         }
         answer["dead_letters"] = sum(
-            read_refused(self._store, at) + totals.refused for at, totals in enumerate(all_totals)
+            read_refused(self._store, at) + totals.refused
+            for at, totals in zip(self._partitions, all_totals, strict=True)
         )
         return answer
 
     def sends(self) -> Answer:
         """Dispatches recorded, per campaign and state."""
         answer: Answer = {name: {} for name in sorted(self._workspaces.latest.campaigns)}
-        for partition in range(self._transport.partitions):
+        for partition in self._partitions:
             for campaign, states in Dispatches(self._store, partition).counts.items():
                 row = answer.setdefault(campaign, {})
                 for state, count in sorted(states.items()):
@@ -145,7 +159,7 @@ class Queries:
     def dispatches(self, *, state: str = "", limit: int = LIST_MAX) -> list[Answer]:
         """Single dispatches, open ones first, without their content."""
         found: list[Answer] = []
-        for partition in range(self._transport.partitions):
+        for partition in self._partitions:
             for each in Dispatches(self._store, partition).all():
                 if len(found) >= limit:
                     return found
@@ -184,15 +198,19 @@ class Queries:
         return rows
 
     def _positions(self) -> Iterator[tuple[str, str, int, int]]:
-        for partition in range(self._transport.partitions):
+        if self._engine.failure:
+            for (topic, partition), watermark in sorted(self._engine.slices.watermarks.items()):
+                yield self._engine.reader_of(topic), topic, partition, watermark
+            return
+        for partition in self._partitions:
             yield INTAKE, "events", partition, read_position(self._store, INTAKE, "events", partition)
             yield "users", "mailbox", partition, self._users.position(partition).next_offset
-            for topic in topics.SENDS.values():
+            for channel in topics.SENDS.values():
                 yield (
                     "delivery",
-                    topic.name,
+                    channel.name,
                     partition,
-                    read_position(self._store, "delivery", topic.name, partition),
+                    read_position(self._store, "delivery", channel.name, partition),
                 )
             yield "export", "currents", partition, read_cursors(self._store, partition).next_offset
 

@@ -1,17 +1,17 @@
 """The Kafka transport: what its parts do, behind the interface that the embedded log has too."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
 
-from agents.engine.kafka.clients import new_reader, start_producer
-from agents.engine.kafka.committer import GAP_S_MIN, TRANSACTIONS_PER_S_MAX, Committer, send
+from agents.engine.kafka.clients import start_producer
+from agents.engine.kafka.committer import GAP_S_MIN, TRANSACTIONS_PER_S_MAX, Committer
 from agents.engine.kafka.feeds import Feeds
+from agents.engine.kafka.log import KafkaLog
 from agents.engine.kafka.restore import restore
-from agents.engine.kafka.topics import all_topics, ensure_topics, topic_name
+from agents.engine.kafka.topics import all_topics
 from config.clock import Clock
 from config.settings import Settings
 from streams.errors import BadState
@@ -21,34 +21,24 @@ from tables.store import Batch, Store
 
 OnFailure = Callable[[BaseException], None]
 
-LOOK_WAIT_MS: Final = 100
-LOOK_S_MAX: Final = 10.0
 
-
-class KafkaTransport:
+class KafkaTransport(KafkaLog):
     """Implements `Transport`. State of an open partition lies in the store and, as its changes, in the changelog."""
 
     def __init__(self, settings: Settings, store: Store, clock: Clock, on_failure: OnFailure) -> None:
         """Nothing is connected before `start`; an error of a background task goes to `on_failure`."""
-        self.partitions = settings.partitions
-        self._settings = settings
+        super().__init__(settings)
         self._store = store
         self._clock = clock
         self._on_failure = on_failure
-        self._topic_ids: dict[str, str] = {}
         self._committers: dict[int, Committer] = {}
         self._producers: dict[int, AIOKafkaProducer] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._pump: asyncio.Task[None] | None = None
-        self._producer: AIOKafkaProducer | None = None
-        self._meter: AIOKafkaConsumer | None = None
 
     async def start(self) -> None:
-        """Create what is missing, and connect."""
-        self._topic_ids = await ensure_topics(self._settings)
-        self._producer = await start_producer(self._settings, all_topics(self._settings))
-        self._meter = new_reader(self._settings, "read_uncommitted")
-        await self._meter.start()
+        """Create what is missing, connect, and begin to listen."""
+        await super().start()
         self._feeds = Feeds(self._settings)
         await self._feeds.start()
         self._pump = self._watch(self._feeds.pump())
@@ -71,9 +61,7 @@ class KafkaTransport:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
             await self._feeds.stop()
-        for client in (self._producer, self._meter):
-            if client is not None:
-                await client.stop()
+        await super().stop()
 
     async def open(self, partition: int) -> None:
         """Fence the partition's former owner, restore what it committed, and check that the topics are the same."""
@@ -122,10 +110,6 @@ class KafkaTransport:
         """See `Committer.confirm`."""
         await self._committers[partition].confirm()
 
-    def topic_id(self, topic: str) -> str:
-        """The id that the cluster gave the topic; after `start`."""
-        return self._topic_ids[topic_name(self._settings, topic)]
-
     def follow(self, positions: dict[Place, int]) -> None:
         """Read these places from these offsets on."""
         self._feeds.follow(positions)
@@ -150,39 +134,6 @@ class KafkaTransport:
         """Let a waiting reader look again."""
         self._feeds.wake()
 
-    async def starts(self, places: Iterable[Place]) -> dict[Place, int]:
-        """Asks the brokers."""
-        assert self._meter is not None
-        tps = {self._tp(place): place for place in places}
-        return {tps[tp]: offset for tp, offset in (await self._meter.beginning_offsets(list(tps))).items()}
-
-    async def ends(self, places: Iterable[Place]) -> dict[Place, int]:
-        """Asks the brokers; what open transactions have written counts."""
-        assert self._meter is not None
-        tps = {self._tp(place): place for place in places}
-        return {tps[tp]: offset for tp, offset in (await self._meter.end_offsets(list(tps))).items()}
-
-    def _tp(self, place: Place) -> TopicPartition:
-        return TopicPartition(topic_name(self._settings, place[0]), place[1])
-
-    async def look(self, topic: str, partition: int, offset: int, records_max: int) -> list[Record]:
-        """Opens a reader of its own; nothing when no committed record follows."""
-        place = (topic, partition)
-        tp = self._tp(place)
-        start, end = (await self.starts([place]))[place], (await self.ends([place]))[place]
-        async with _reader(self._settings) as reader:
-            reader.assign([tp])
-            reader.seek(tp, max(start, offset))
-            found: list[Record] = []
-            async with asyncio.timeout(LOOK_S_MAX):
-                while not found and await reader.position(tp) < end:
-                    fetched = await reader.getmany(tp, timeout_ms=LOOK_WAIT_MS, max_records=records_max)
-                    found = [
-                        Record(each.offset, each.timestamp, each.key, each.value or b"", each.headers)
-                        for each in fetched.get(tp, [])
-                    ]
-            return found
-
     def batch(self) -> Batch:
         """A batch that remembers its changes for the changelog."""
         return self._store.batch(recording=True)
@@ -196,33 +147,9 @@ class KafkaTransport:
         await self.append(outputs)
         self._committers[partition].later(batch)
 
-    async def append(self, outputs: Sequence[Output]) -> None:
-        """Idempotent and in order; an error of it ends the process."""
-        assert self._producer is not None
-        groups: dict[Place, list[Any]] = {}
-        for output in outputs:
-            row = (output.key, output.value, output.headers)
-            groups.setdefault((output.topic, output.partition), []).append(row)
-        sent = [
-            await send(self._producer, topic_name(self._settings, place[0]), place[1], rows)
-            for place, rows in groups.items()
-        ]
-        for each in sent:
-            await each.all()
-
     async def sync(self) -> None:
         """Every commit is acknowledged by the brokers already."""
 
     async def trim(self, topic: str, partition: int, below_offset: int, before_ms: int) -> int:
         """Retention is the cluster's."""
         return 0
-
-
-@asynccontextmanager
-async def _reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
-    reader = new_reader(settings, "read_committed")
-    await reader.start()
-    try:
-        yield reader
-    finally:
-        await reader.stop()

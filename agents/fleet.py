@@ -1,0 +1,259 @@
+"""A fleet: several worker processes on Kafka, started, watched and asked as one."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from agents.definitions import Workspaces
+from agents.engine.kafka.log import KafkaLog
+from agents.folder import DataFolder
+from agents.web.control import ControlClient, ControlServer
+from config.settings import PREFIX, Settings
+from streams.errors import BadSetting, HeadraceError, OutsideFailing
+from streams.events import JSONValue
+
+START_S_MAX: Final = 180.0
+STOP_S_MAX: Final = 12.0
+LOOK_S: Final = 0.1
+RESTART_S_MIN: Final = 0.5
+RESTART_S_MAX: Final = 15.0
+EXIT_BAD_SETTING: Final = 2
+
+Answer = dict[str, Any]
+
+
+class _Worker:
+    """One worker process and its folder."""
+
+    def __init__(self, settings: Settings, number: int, command: Sequence[str]) -> None:
+        self.number = number
+        self.folder = settings.data / f"worker-{number}"
+        self.process: asyncio.subprocess.Process | None = None
+        self._command = command
+        self._environment = _environment(settings, number, self.folder)
+
+    async def start(self) -> None:
+        """Start the process; it ends by itself when this one does, for then its standard input closes."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.process = await asyncio.create_subprocess_exec(
+            *self._command, env=self._environment, stdin=asyncio.subprocess.PIPE, stdout=sys.stderr
+        )
+
+    async def ask(self, command: str, args: Answer) -> JSONValue:
+        """One command's answer. Raises ConnectionError or FileNotFoundError while it does not listen."""
+        client = await ControlClient.connect(self.folder)
+        try:
+            return await client.ask(command, args)
+        finally:
+            client.close()
+
+
+class Fleet:
+    """`HEADRACE_WORKERS` workers below one data folder. A worker that ends is started again."""
+
+    def __init__(self, settings: Settings, command: Sequence[str]) -> None:
+        """Lock the folder; `command` starts one worker by the environment it gets."""
+        self.settings = settings
+        self.folder = DataFolder(settings.data)
+        self.log = KafkaLog(settings)
+        self.failure: asyncio.Future[BaseException] | None = None
+        self._workers = [_Worker(settings, number, command) for number in range(settings.workers)]
+        self._watchers: list[asyncio.Task[None]] = []
+        self._log = structlog.get_logger("headrace")
+        self._control = ControlServer({name: self._command(name) for name in MERGES})
+
+    async def start(self) -> None:
+        """Apply the workspace, start every worker, and wait until all partitions are open.
+
+        Raises:
+            BadSetting: a worker refused its settings; it has said why.
+            OutsideFailing: not all of them were ready in time.
+        """
+        self.failure = asyncio.get_running_loop().create_future()
+        await self.log.start()
+        if self.settings.workspace is not None:
+            workspaces = Workspaces(self.log)
+            await workspaces.load()
+            has_users = await workspaces.has_letters()
+            await workspaces.adopt(self.settings.workspace, has_users=has_users, insist=True)
+        self._watchers = [asyncio.create_task(self._watch(worker)) for worker in self._workers]
+        try:
+            async with asyncio.timeout(START_S_MAX):
+                while not await self._all_open():
+                    await self.behind()
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            raise OutsideFailing(f"the workers were not ready after {START_S_MAX:.0f} s; see their logs") from None
+        await self._control.start(self.settings.data)
+
+    async def _all_open(self) -> bool:
+        try:
+            found = await self.ask("progress", {})
+        except (OSError, HeadraceError):
+            return False
+        return bool(found["partitions"] == list(range(self.settings.partitions)))
+
+    async def behind(self) -> int:
+        """Nothing: Kafka's disks bound what a producer may be ahead. Raises what made the fleet give up."""
+        if self.failure is not None and self.failure.done():
+            raise self.failure.result()
+        return 0
+
+    async def _watch(self, worker: _Worker) -> None:
+        """Keep one worker running, with growing pauses between starts that fail early."""
+        pause_s = RESTART_S_MIN
+        while True:
+            began = asyncio.get_running_loop().time()
+            await worker.start()
+            assert worker.process is not None
+            code = await worker.process.wait()
+            if code == EXIT_BAD_SETTING:
+                self._fail(BadSetting(f"worker {worker.number} refused to start; its message stands above"))
+                return
+            self._log.warning("worker ended", worker=worker.number, code=code)
+            lived_s = asyncio.get_running_loop().time() - began
+            pause_s = RESTART_S_MIN if lived_s > RESTART_S_MAX else min(2 * pause_s, RESTART_S_MAX)
+            await asyncio.sleep(pause_s)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.failure is not None and not self.failure.done():
+            self.failure.set_result(error)
+
+    async def ask(self, command: str, args: Answer) -> JSONValue:
+        """A command's answer, merged from the workers that it concerns."""
+        merge = MERGES[command]
+        if merge is _any_one:
+            return await self._ask_any(command, args)
+        answers, errors = [], []
+        for worker in self._workers:
+            try:
+                answers.append(await worker.ask(command, args))
+            except HeadraceError as error:
+                errors.append(error)
+        if errors and (merge is not _first or not answers):
+            raise errors[0]
+        return merge(answers)
+
+    async def _ask_any(self, command: str, args: Answer) -> JSONValue:
+        for worker in self._workers:
+            with suppress(OSError):
+                return await worker.ask(command, args)
+        raise OutsideFailing("no worker answers; see their logs")
+
+    def _command(self, name: str) -> JSONValue:
+        async def run(args: Answer) -> JSONValue:
+            try:
+                return await self.ask(name, args)
+            except OSError as error:
+                raise OutsideFailing(f"a worker does not answer ({error}); it may be starting") from None
+
+        return run
+
+    async def quiesce(self) -> None:
+        """Wait until every record has been processed: twice the same, since workers write to one another."""
+        last: JSONValue = None
+        while True:
+            await self.behind()
+            try:
+                found = await self.ask("progress", {})
+            except (OSError, HeadraceError):
+                found = None  # a worker is starting again
+            is_still = bool(found and found["idle"] and not found["behind"])
+            is_whole = bool(found and found["partitions"] == list(range(self.settings.partitions)))
+            if is_still and is_whole and found == last:
+                return
+            last = found
+            await asyncio.sleep(LOOK_S)
+
+    async def stop(self) -> None:
+        """Stop every worker in good order; one that takes too long is killed."""
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        await self._control.stop(self.settings.data)
+        await asyncio.gather(*(_end(worker.process) for worker in self._workers if worker.process is not None))
+        await self.log.stop()
+        self.folder.close()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_S_MAX):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def _environment(settings: Settings, number: int, folder: Path) -> dict[str, str]:
+    """A worker's settings: the fleet's, but for what each process has of its own."""
+    host, _, port = settings.http.rpartition(":")
+    own = {
+        "DATA": str(folder),
+        "WORKERS": "1",
+        "MEMBER": f"{settings.member or settings.app}-{number}",
+        "HTTP": f"{host}:{int(port) + number}" if settings.http else "",
+        "EXPORTS": f"file://{settings.exports_folder.absolute()}",
+        "OUTBOX": str(settings.outbox_folder.absolute()),
+        "WORKSPACE": str(settings.workspace.absolute()) if settings.workspace else "",
+        "CLOCK": settings.clock,
+    }
+    return {**os.environ, **{PREFIX + name: value for name, value in own.items()}}
+
+
+def _first(answers: list[Any]) -> JSONValue:
+    """The answer of the worker that holds what was asked for; the others say nothing."""
+    return next((answer for answer in answers if answer is not None), None)
+
+
+def _any_one(answers: list[Any]) -> JSONValue:
+    return answers[0]
+
+
+def _sum(answers: list[Any]) -> JSONValue:
+    """Numbers added, decimals in strings too; dicts by key; lists one behind the other; flags: all of them."""
+    one = answers[0]
+    if isinstance(one, dict):
+        names = sorted({name for answer in answers for name in answer})
+        return {name: _sum([answer[name] for answer in answers if name in answer]) for name in names}
+    if isinstance(one, list):
+        return sorted((row for answer in answers for row in answer), key=_order)
+    if isinstance(one, bool):
+        return all(answers)
+    if isinstance(one, str):
+        return str(sum(map(Decimal, answers)))
+    return sum(answers)
+
+
+def _order(row: JSONValue) -> JSONValue:
+    """Numbers by size; rows of a table as the first worker would have given them, by partition."""
+    return row if isinstance(row, int) else row.get("partition", 0)
+
+
+MERGES: Final = {
+    "user": _first,
+    "explain": _first,
+    "segments": _sum,
+    "sends": _sum,
+    "totals": _sum,
+    "dispatches": _sum,
+    "lag": _sum,
+    "progress": _sum,
+    "flush": _sum,
+    "release": _sum,
+    "discard": _sum,
+    "tail": _any_one,
+    "append": _any_one,
+    "pause": _any_one,
+    "partitions": _any_one,
+}
