@@ -106,10 +106,9 @@ class Committer:
         self._began = perf_counter()
         outputs = [output for work in works for output in work.outputs]
         changes = [change for work in works for change in work.batch.changes]
-        batch = max((work.batch for work in works), key=lambda each: len(each.writes))
-        for work in works:
-            if work.batch is not batch:
-                batch.add(work.batch)
+        batch = works[0].batch
+        for work in works[1:]:  # in their order, as in the changelog: two may write the same key
+            batch.add(work.batch)
         if outputs or changes:
             logged = await self._produce(outputs, changes)
             if changes:
