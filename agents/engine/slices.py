@@ -70,7 +70,7 @@ class Slices:
             feed.position = feed.finished
 
     def finish(self, piece: Slice) -> None:
-        """A slice is processed and committed."""
+        """A slice is processed and committed: there is room for the next, so whoever waits to read looks again."""
         feed = self._feeds.get((piece.topic, piece.partition))
         if feed is None:
             return
@@ -79,6 +79,7 @@ class Slices:
                 entry[1] = True
         while feed.in_flight and feed.in_flight[0][1]:
             feed.finished = int(feed.in_flight.popleft()[0])
+        self._transport.wake()
 
     @property
     def positions(self) -> dict[Place, int]:
