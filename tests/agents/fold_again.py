@@ -9,7 +9,6 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,8 @@ from streams.campaigns.enter import started
 from streams.campaigns.trigger import Campaign
 from streams.codec import pack
 from streams.profiles.row import User
+from streams.records import Record
 from streams.workspace import Workspace
-from tables.log import Log
 from tables.store import Store
 from tests.agents.crashes import die, kill_at, replace
 from tests.agents.mailbox_logs import PARTITIONS, told
@@ -95,13 +94,13 @@ def plant_torn() -> None:
 
 def plant_slice() -> None:
     """State that lives no longer than a slice: the first letter of each finds the clock where it was not left."""
-    real = Users._handle
+    real = Users.handle
 
     async def handle(self: Users, piece: Slice) -> None:
         self.folds[piece.partition].position.clock_ms += 1
         await real(self, piece)
 
-    replace(Users, "_handle", handle)
+    replace(Users, "handle", handle)
 
 
 FAULTS = {
@@ -120,8 +119,11 @@ async def fold_to_the_end(plan: Plan) -> None:
     settings = load_settings({f"HEADRACE_{name}": value for name, value in names.items()})
     store = Store(data / "db")
     engine = Engine(settings, SystemClock(), store, data / "faust")
-    Users(engine, Workspaces(engine.transport).of).register()
+    workspaces = Workspaces(engine.transport)
+    await workspaces.load()
+    engine.register(Users(engine, workspaces))
     await engine.start()
+    await engine.ready()
     assert engine.failure is not None
     while any(engine.slices.lag().values()):
         if engine.failure.done():
@@ -132,9 +134,18 @@ async def fold_to_the_end(plan: Plan) -> None:
     store.close()
 
 
+async def append_nothing(self: Users) -> None:
+    """Instead of telling partitions of the newest workspace: the log is given, and grows no more."""
+
+
 def main(plan: Plan) -> None:
     """Cut, spoil and kill as planned, then fold."""
-    replace(Log, "read", partialmethod(Log.read, records_max=plan.slice_records))
+
+    def read(self: EmbeddedTransport, topic: str, partition: int, offset: int) -> list[Record]:
+        return self._log.read(topic, partition, offset, plan.slice_records)
+
+    replace(EmbeddedTransport, "read", read)
+    replace(Users, "switch", append_nothing)
     replace(users_agent, "EFFECTS_MAX", plan.effects_max)
     replace(users_agent, "ROWS_MAX", plan.rows_max)
     if plan.fault:
