@@ -31,10 +31,10 @@ class Slices:
     """Takes slices in order and keeps the watermark: the end of the longest finished prefix."""
 
     def __init__(self, transport: Transport) -> None:
-        """Start with no partition."""
+        """Start with no partition, and paused: nothing is taken before every partition is open."""
         self._transport = transport
         self._feeds: dict[Place, _Feed] = {}
-        self.paused = False
+        self.paused = True
 
     def assign(self, place: Place, position: int) -> None:
         """Read a partition from the position that our own state names."""

@@ -18,6 +18,7 @@ async def test_a_finished_slice_wakes_the_reader(tmp_path: Path) -> None:
     transport = EmbeddedTransport(store, ManualClock(0), "headrace", 1)
     slices = Slices(transport)
     slices.assign(PLACE, 0)
+    slices.paused = False
     for _ in range(IN_FLIGHT_MAX + 1):  # each too large to share a slice with the next
         await transport.append([Output(*PLACE, None, bytes(300_000))])
     pieces = [slices.take(PLACE) for _ in range(IN_FLIGHT_MAX)]
