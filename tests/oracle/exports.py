@@ -83,9 +83,9 @@ class Model:
     _offsets: Counter[int] = field(default_factory=Counter)
 
     def send(self, line: bytes) -> None:
-        """Take one line as a record of its own; what is no object of a known type counts as refused."""
+        """Take one line as a record of its own; an unknown type and a price in words are refused."""
         try:
-            value = json.loads(line, parse_float=Decimal)
+            value = json.loads(line)
         except ValueError:
             value = {}
         name = str(value.get("external_id", ""))
@@ -94,7 +94,7 @@ class Model:
         self._offsets[partition] += 1
         if value.get("type") == "attributes":
             self.users.setdefault(name, User()).attributes |= value
-        elif value.get("type") not in TYPES:
+        elif value.get("type") not in TYPES or isinstance(value.get("price"), str):
             self.refused += 1
         else:
             self._apply(name, value, f"{digest(8, 'topic', self.app, 'events')}/{partition}/{offset}/0/")
@@ -111,7 +111,7 @@ class Model:
             event_type, fields = _behaviour(value)
             self._add(event_type, uuid(cause + str(unit)), name, now, fields)
             if value["type"] == "purchase":
-                user.purchases.append(Purchase(name, now, Decimal(value["price"])))
+                user.purchases.append(Purchase(name, now, Decimal(str(value["price"]))))
 
     def finish(self) -> Rows:
         """Every row, those of the messages that the users' purchases caused up to the last time included."""
