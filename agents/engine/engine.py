@@ -199,7 +199,7 @@ def _faust_app(settings: Settings, data: Path) -> faust.App:
         settings.app,
         broker=settings.broker,
         store="memory://",
-        datadir=str(data),
+        datadir=str(data).replace("{", "{{").replace("}", "}}"),  # Faust formats this path
         autodiscover=False,
         web_enabled=False,
         topic_partitions=settings.partitions,

@@ -31,10 +31,10 @@ class Slices:
     """Takes slices in order and keeps the watermark: the end of the longest finished prefix."""
 
     def __init__(self, transport: Transport) -> None:
-        """Start with no partition."""
+        """Start with no partition, and paused: nothing is taken before every partition is open."""
         self._transport = transport
         self._feeds: dict[Place, _Feed] = {}
-        self.paused = False
+        self.paused = True
 
     def assign(self, place: Place, position: int) -> None:
         """Read a partition from the position that our own state names."""
@@ -70,7 +70,7 @@ class Slices:
             feed.position = feed.finished
 
     def finish(self, piece: Slice) -> None:
-        """A slice is processed and committed."""
+        """A slice is processed and committed: there is room for the next, so whoever waits to read looks again."""
         feed = self._feeds.get((piece.topic, piece.partition))
         if feed is None:
             return
@@ -79,6 +79,7 @@ class Slices:
                 entry[1] = True
         while feed.in_flight and feed.in_flight[0][1]:
             feed.finished = int(feed.in_flight.popleft()[0])
+        self._transport.wake()
 
     @property
     def positions(self) -> dict[Place, int]:
