@@ -95,6 +95,11 @@ class Node:
         self._watch(run_ticker(self.engine, self.users))
         self._watch(self.export.run())
         self._watch(run_retention(self.engine))
+        self._watch(self.engine.watch_faust())
+        if self.settings.on_kafka:
+            from agents.engine.kafka.membership import publish_positions  # noqa: PLC0415  # only where it is used
+
+            self._watch(publish_positions(self.engine))
         versions = (VERSION, python_version(), faust.__version__)
         metrics.BUILD_INFO.labels(*versions).set(1)
         self.status.ready = True

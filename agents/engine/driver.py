@@ -32,6 +32,7 @@ _LOG_APPEND_TIME: Final = 1
 class Served(Protocol):
     """What the driver asks of the engine that the app belongs to."""
 
+    app: Any
     settings: Settings
     slices: Slices
     transport: Transport

@@ -15,6 +15,7 @@ from agents.engine.slices import Slices
 from agents.engine.transport import Transport
 from config.clock import Clock
 from config.settings import Settings
+from streams.errors import OutsideFailing
 from streams.records import Place
 from tables.store import Store
 
@@ -87,7 +88,7 @@ class Engine:
     def hold(self, partitions: set[int]) -> None:
         """Own exactly these partitions from now on; they are closed and opened in the background.
 
-        What is held already stays open: nobody else can have written to it without fencing us.
+        What is held already stays open, once the transport has confirmed that it is still ours.
         """
         self._wanted = partitions
         if self._opening is None or self._opening.done():
@@ -103,6 +104,8 @@ class Engine:
                 else:
                     await self._open(min(self._wanted - self.held))
             if self._wanted is not None:
+                for partition in sorted(self.held):
+                    await self.transport.confirm(partition)
                 self._flow()
         except asyncio.CancelledError:
             raise
@@ -142,6 +145,11 @@ class Engine:
         await self.drain(DRAIN_S_MAX)
         if self._opening is not None:
             await self._opening
+
+    async def watch_faust(self) -> None:
+        """Raise what made Faust give up: it would stay silent otherwise."""
+        await self.app._crashed.wait()
+        raise OutsideFailing(f"Faust stopped: {self.app.crash_reason!r}")
 
     @property
     def idle(self) -> bool:

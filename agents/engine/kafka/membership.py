@@ -1,17 +1,26 @@
 """Membership: Faust's consumer as a member of the group, which owns partitions and fetches nothing."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 
-from agents.engine.driver import SilentProducer, SliceConsumer, engine_of
+from agents.engine.driver import Served, SilentProducer, SliceConsumer, engine_of
 from agents.engine.kafka.clients import addresses
+from agents.engine.kafka.topics import topic_name
+from config.settings import Settings
+from streams.records import Place
 
-HEARTBEAT_MS = 1_000
-FETCH_BYTES = 1_024
+HEARTBEAT_MS: Final = 1_000
+FETCH_BYTES: Final = 1_024
+PUBLISH_S: Final = 1.0
+_log: Final = structlog.get_logger("headrace")
 
 
 class Listener(stock.ConsumerRebalanceListener):
@@ -45,6 +54,19 @@ class MemberThread(stock.AIOKafkaConsumerThread):
             max_partition_fetch_bytes=FETCH_BYTES,
         )
 
+    async def publish(self, offsets: Mapping[TP, int]) -> None:
+        """Commit offsets to the group; a failure costs nothing but the view of lag tools."""
+        await self.call_thread(self._publish, offsets)
+
+    async def _publish(self, offsets: Mapping[TP, int]) -> None:
+        group = self._ensure_consumer()
+        assigned = group.assignment()
+        ours = {tp: offset for tp, offset in offsets.items() if tp in assigned}
+        try:
+            await group.commit({tp: OffsetAndMetadata(offset, "") for tp, offset in ours.items()})
+        except (KafkaError, IllegalStateError) as error:
+            _log.info("positions were not published", error=type(error).__name__)
+
 
 class MemberConsumer(SliceConsumer, stock.Consumer):
     """Our slices over Faust's thread."""
@@ -60,10 +82,6 @@ class MemberConsumer(SliceConsumer, stock.Consumer):
         await engine_of(self.app).release()
         await super().on_partitions_revoked(revoked)
 
-    async def publish(self, offsets: Mapping[TP, int]) -> None:
-        """Tell the group how far we are, for its lag tools; our own state does not read it."""
-        await self._thread.commit(offsets)
-
 
 class Driver(stock.Transport):
     """What Faust finds under the scheme `kafka`."""
@@ -71,3 +89,23 @@ class Driver(stock.Transport):
     Consumer = MemberConsumer
     Producer = SilentProducer
     driver_version = "headrace"
+
+
+async def publish_positions(engine: Served) -> None:
+    """Tell the group how far the agents are, once a second while that changes, for its lag tools.
+
+    Our own positions lie in the state; nothing of ours reads these.
+    """
+    published: dict[Place, int] = {}
+    while True:
+        await asyncio.sleep(PUBLISH_S)
+        watermarks = engine.slices.watermarks
+        news = {place: offset for place, offset in watermarks.items() if published.get(place) != offset}
+        if news and not engine.slices.paused:
+            named = {_tp(engine.settings, place): offset for place, offset in news.items()}
+            await engine.app.consumer._thread.publish(named)
+            published = watermarks
+
+
+def _tp(settings: Settings, place: Place) -> TopicPartition:
+    return TopicPartition(topic_name(settings, place[0]), place[1])
