@@ -1,7 +1,8 @@
 """One process: everything it has one of, started in order and stopped in order."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from inspect import isawaitable, signature
 from platform import python_version
 from typing import Any, Final, get_type_hints
@@ -95,19 +96,19 @@ class Node:
                 await self.status.start(self.settings.http)
             except OSError as error:
                 raise BadSetting(f"HEADRACE_HTTP={self.settings.http}: {error.strerror}; choose another port") from None
-        self._watch(run_ticker(self.engine, self.users))
-        self._watch(self.export.run())
-        self._watch(run_retention(self.engine))
+        self._watch(partial(run_ticker, self.engine, self.users))
+        self._watch(self.export.run)
+        self._watch(partial(run_retention, self.engine))
         versions = (VERSION, python_version(), faust.__version__)
         metrics.BUILD_INFO.labels(*versions).set(1)
         self.status.ready = True
 
-    def _watch(self, work: JSONValue) -> None:
+    def _watch(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run work beside the agents; its error stops the process like theirs."""
 
         async def watched() -> None:
             try:
-                await work
+                await work()
             except asyncio.CancelledError:
                 raise
             except BaseException as error:
