@@ -1,11 +1,14 @@
 """One process: everything it has one of, started in order and stopped in order."""
 
 import asyncio
-from inspect import isawaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
+from inspect import isawaitable, signature
 from platform import python_version
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 import faust
+import msgspec
 
 from agents.definitions import Workspaces
 from agents.delivery import Delivery
@@ -17,7 +20,7 @@ from agents.intake import Intake
 from agents.retention import run_retention
 from agents.ticker import run_ticker
 from agents.users import Users
-from agents.web.control import ControlServer, from_wire
+from agents.web.control import ControlServer
 from agents.web.queries import Queries
 from agents.web.status import Status
 from channels.outbox import FILE_NAMES, Outbox
@@ -28,6 +31,7 @@ from config.settings import Settings
 from streams import topics
 from streams.errors import BadSetting
 from streams.events import JSONValue
+from streams.records import Output
 from tables.store import Store
 
 META_PARTITIONS: Final = b"partitions"
@@ -92,24 +96,24 @@ class Node:
                 await self.status.start(self.settings.http)
             except OSError as error:
                 raise BadSetting(f"HEADRACE_HTTP={self.settings.http}: {error.strerror}; choose another port") from None
-        self._watch(run_ticker(self.engine, self.users))
-        self._watch(self.export.run())
-        self._watch(run_retention(self.engine))
-        self._watch(self.engine.watch_faust())
+        self._watch(partial(run_ticker, self.engine, self.users))
+        self._watch(self.export.run)
+        self._watch(partial(run_retention, self.engine))
+        self._watch(self.engine.watch_faust)
         if self.settings.on_kafka:
             from agents.engine.kafka.membership import publish_positions  # noqa: PLC0415  # only where it is used
 
-            self._watch(publish_positions(self.engine))
+            self._watch(partial(publish_positions, self.engine))
         versions = (VERSION, python_version(), faust.__version__)
         metrics.BUILD_INFO.labels(*versions).set(1)
         self.status.ready = True
 
-    def _watch(self, work: JSONValue) -> None:
+    def _watch(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run work beside the agents; its error stops the process like theirs."""
 
         async def watched() -> None:
             try:
-                await work
+                await work()
             except asyncio.CancelledError:
                 raise
             except BaseException as error:
@@ -172,10 +176,34 @@ class Node:
         return {name: command(self) for name, command in COMMANDS.items()}
 
 
+class _AppendArgs(msgspec.Struct, forbid_unknown_fields=True):
+    """[topic, partition, key, value] of each record, the bytes in base64."""
+
+    outputs: list[tuple[str, int, bytes | None, bytes]]
+
+
+class _PauseArgs(msgspec.Struct, forbid_unknown_fields=True):
+    campaign: str
+    paused: bool
+
+
+def _args_of(method: Callable[..., Any]) -> type[msgspec.Struct]:
+    """The type of a method's arguments, so that a request of another shape is refused in words."""
+    hints = get_type_hints(method)
+    fields: list[Any] = [
+        (each.name, hints[each.name]) if each.default is each.empty else (each.name, hints[each.name], each.default)
+        for each in signature(method).parameters.values()
+        if each.name != "self"
+    ]
+    return msgspec.defstruct(f"{method.__name__}_args", fields, forbid_unknown_fields=True)
+
+
 def _reader(name: str) -> JSONValue:
+    wanted = _args_of(getattr(Queries, name))
+
     def bind(node: Node) -> JSONValue:
         async def run(args: dict[str, Any]) -> JSONValue:
-            answer = getattr(node.queries, name)(**args)
+            answer = getattr(node.queries, name)(**msgspec.structs.asdict(msgspec.convert(args, wanted)))
             return await answer if isawaitable(answer) else answer
 
         return run
@@ -185,9 +213,12 @@ def _reader(name: str) -> JSONValue:
 
 def _append(node: Node) -> JSONValue:
     async def run(args: dict[str, Any]) -> int:
-        outputs = from_wire(args["outputs"])
-        if any(output.topic != topics.EVENTS.name for output in outputs):
-            raise BadSetting("only the events topic takes records from outside")
+        outputs = [Output(*row) for row in msgspec.convert(args, _AppendArgs).outputs]
+        for output in outputs:
+            if output.topic != topics.EVENTS.name:
+                raise BadSetting("only the events topic takes records from outside")
+            if not 0 <= output.partition < node.settings.partitions:
+                raise BadSetting(f"no partition {output.partition}; there are {node.settings.partitions}, from 0 on")
         await node.engine.transport.append(outputs)
         return len(outputs)
 
@@ -196,8 +227,9 @@ def _append(node: Node) -> JSONValue:
 
 def _pause(node: Node) -> JSONValue:
     async def run(args: dict[str, Any]) -> bool:
-        await node.workspaces.pause(str(args["campaign"]), paused=bool(args["paused"]))
-        return bool(args["paused"])
+        wanted = msgspec.convert(args, _PauseArgs)
+        await node.workspaces.pause(wanted.campaign, paused=wanted.paused)
+        return wanted.paused
 
     return run
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +36,7 @@ class ControlServer:
     def __init__(self, commands: dict[str, Command]) -> None:
         self._commands = commands
         self._server: asyncio.AbstractServer | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self, folder: Path) -> None:
         """Listen in the data folder, for its owner alone."""
@@ -48,12 +49,15 @@ class ControlServer:
             os.umask(old_mask)
 
     async def stop(self, folder: Path) -> None:
-        """Stop listening."""
+        """Stop listening, and hang up on whoever is connected."""
         if self._server is not None:
             self._server.close()
+        for writer in self._writers:
+            writer.close()
         (folder / SOCKET_NAME).unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             while line := await reader.readline():
                 writer.write(msgspec.json.encode(await self._answer(line)) + b"\n")
@@ -61,6 +65,7 @@ class ControlServer:
         except (ConnectionError, ValueError):
             return  # the other side is gone, or sent a line beyond the limit
         finally:
+            self._writers.discard(writer)
             writer.close()
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
@@ -70,7 +75,9 @@ class ControlServer:
             if command is None:
                 return {"error": f"unknown command {request.get('command')!r}; the process may be older than this one"}
             return {"ok": await command(request.get("args") or {})}
-        except (HeadraceError, msgspec.DecodeError) as error:
+        except RecursionError:
+            return {"error": "the request is nested too deep"}
+        except (HeadraceError, msgspec.DecodeError, UnicodeDecodeError) as error:
             return {"error": str(error)}
 
 
@@ -114,12 +121,4 @@ def to_wire(outputs: list[Output]) -> list[list[Any]]:
             b64encode(out.value).decode(),
         ]
         for out in outputs
-    ]
-
-
-def from_wire(rows: list[list[Any]]) -> list[Output]:
-    """The outputs again."""
-    return [
-        Output(str(topic), int(partition), None if key is None else b64decode(key), b64decode(value))
-        for topic, partition, key, value in rows
     ]
