@@ -12,7 +12,7 @@ RECORD_BYTES_MAX: Final = 4 * 1024 * 1024
 ITEMS_MAX: Final = 10_000
 
 
-class Routed(msgspec.Struct, frozen=True):
+class Routed(msgspec.Struct, frozen=True, gc=False):
     """An event of one user, and its index within the record."""
 
     user: str
@@ -35,7 +35,7 @@ class End(msgspec.Struct, frozen=True):
     at_ms: int
 
 
-class Reading(msgspec.Struct, frozen=True):
+class Reading(msgspec.Struct, frozen=True, gc=False):
     """What one record holds, in order."""
 
     routed: list[Routed]
