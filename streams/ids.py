@@ -9,8 +9,11 @@ USERS_REMEMBERED_MAX: Final = 16_384
 
 def _framed(*parts: str) -> bytes:
     """The parts with their lengths before them, so that ('ab', 'c') and ('a', 'bc') differ."""
-    encoded = [part.encode() for part in parts]
-    return b"".join([len(data).to_bytes(4, "big") + data for data in encoded])
+    framed = b""
+    for part in parts:
+        data = part.encode()
+        framed += len(data).to_bytes(4, "big") + data
+    return framed
 
 
 def _digest(size: int, *parts: str) -> bytes:
