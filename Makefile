@@ -7,7 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test check fmt clean
+.PHONY: help demo demo-once test bench check fmt clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -20,6 +20,9 @@ demo-once: .venv/.run-stamp ## the same, once through; the last line on stdout i
 
 test: .venv/.dev-stamp ## run the tests
 	@.venv/bin/python -m pytest $(ARGS)
+
+bench: .venv/.dev-stamp ## measure the product beside stock Faust; ARGS='--help' lists the parts
+	@.venv/bin/python -m tests.bench $(ARGS)
 
 check: .venv/.dev-stamp ## lint, format, types, layers, dependencies, spelling
 	.venv/bin/ruff check .

@@ -9,7 +9,7 @@ from streams.mailbox import Cause
 from streams.sends import Send
 
 
-class SegmentChange(msgspec.Struct, frozen=True):
+class SegmentChange(msgspec.Struct, frozen=True, gc=False):
     """A user entered (`entered` true) or left a segment at `time_ms`."""
 
     segment: str
@@ -18,7 +18,7 @@ class SegmentChange(msgspec.Struct, frozen=True):
     time_ms: int
 
 
-class CurrentsRecord(msgspec.Struct, frozen=True):
+class CurrentsRecord(msgspec.Struct, frozen=True, gc=False):
     """One export record: its full event type, its time and its fields but for those two."""
 
     event_type: str
@@ -26,7 +26,7 @@ class CurrentsRecord(msgspec.Struct, frozen=True):
     fields: dict[str, JSONValue]
 
 
-class Refused(msgspec.Struct, frozen=True):
+class Refused(msgspec.Struct, frozen=True, gc=False):
     """A letter that the user's row could not take (a limit, say), for dead-letters.
 
     `raw` is the letter as it lay in the mailbox; the cause says where the original record is.

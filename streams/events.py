@@ -11,7 +11,7 @@ JSONValue: TypeAlias = Any
 Properties: TypeAlias = dict[str, JSONValue]
 
 
-class CustomEvent(msgspec.Struct, frozen=True, array_like=True, tag="event"):
+class CustomEvent(msgspec.Struct, frozen=True, array_like=True, tag="event", gc=False):
     """A named thing that the user did."""
 
     name: str
@@ -20,7 +20,7 @@ class CustomEvent(msgspec.Struct, frozen=True, array_like=True, tag="event"):
     id: str | None = None
 
 
-class Purchase(msgspec.Struct, frozen=True, array_like=True, tag="purchase"):
+class Purchase(msgspec.Struct, frozen=True, array_like=True, tag="purchase", gc=False):
     """`quantity` purchases of one product at `price` each, in `currency` (ISO 4217)."""
 
     product_id: str
@@ -32,7 +32,7 @@ class Purchase(msgspec.Struct, frozen=True, array_like=True, tag="purchase"):
     id: str | None = None
 
 
-class Attributes(msgspec.Struct, frozen=True, array_like=True, tag="attributes"):
+class Attributes(msgspec.Struct, frozen=True, array_like=True, tag="attributes", gc=False):
     """Profile fields to set; null deletes."""
 
     values: dict[str, JSONScalar]
@@ -40,7 +40,7 @@ class Attributes(msgspec.Struct, frozen=True, array_like=True, tag="attributes")
     id: str | None = None
 
 
-class Session(msgspec.Struct, frozen=True, array_like=True, tag="session"):
+class Session(msgspec.Struct, frozen=True, array_like=True, tag="session", gc=False):
     """A session of an app began, or ended."""
 
     started: bool

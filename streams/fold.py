@@ -131,9 +131,13 @@ class Fold:
     def _is_above(self, cause: Cause) -> bool:
         source = f"{cause.topic_id}/{cause.partition}"
         highest = self.position.causes.get(source)
-        if highest is not None and [cause.offset, cause.item] <= highest:
+        if highest is None:
+            self.position.causes[source] = [cause.offset, cause.item]
+            return True
+        offset, item = highest
+        if cause.offset < offset or (cause.offset == offset and cause.item <= item):
             return False
-        self.position.causes[source] = [cause.offset, cause.item]
+        highest[0], highest[1] = cause.offset, cause.item
         return True
 
     def _happen(self, user_key: str, value: bytes, letter: Happening, now_ms: int) -> None:
@@ -185,12 +189,12 @@ class Fold:
 
 
 def _count(totals: Totals, event: Event) -> None:
-    if isinstance(event, Purchase):
+    if isinstance(event, CustomEvent):
+        totals.custom_events += 1
+    elif isinstance(event, Purchase):
         totals.purchases += 1
         amount = totals.revenue.get(event.currency, Decimal(0)) + event.price * event.quantity
         totals.revenue[event.currency] = amount
-    elif isinstance(event, CustomEvent):
-        totals.custom_events += 1
     elif isinstance(event, Attributes):
         totals.attributes += 1
     else:

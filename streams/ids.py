@@ -1,21 +1,33 @@
 """Identifiers derived from what they mean: the same input gives the same id on any transport."""
 
+from functools import lru_cache
 from hashlib import blake2b
+from typing import Final
+
+USERS_REMEMBERED_MAX: Final = 16_384
+
+
+def _framed(*parts: str) -> bytes:
+    """The parts with their lengths before them, so that ('ab', 'c') and ('a', 'bc') differ."""
+    framed = b""
+    for part in parts:
+        data = part.encode()
+        framed += len(data).to_bytes(4, "big") + data
+    return framed
 
 
 def _digest(size: int, *parts: str) -> bytes:
-    """Hash the parts with their lengths, so that ('ab', 'c') and ('a', 'bc') differ."""
-    digest = blake2b(digest_size=size)
-    for part in parts:
-        data = part.encode()
-        digest.update(len(data).to_bytes(4, "big"))
-        digest.update(data)
-    return digest.digest()
+    """Hash the parts."""
+    return blake2b(_framed(*parts), digest_size=size).digest()
 
 
+@lru_cache(USERS_REMEMBERED_MAX)
 def user_id(external_id: str) -> str:
-    """The 24 hex digits that exports carry as `user_id` for an external id."""
+    """The 24 hex digits that exports carry as `user_id` for an external id; remembered for recent ones."""
     return _digest(12, "user", external_id).hex()
+
+
+_CURRENTS: Final = _framed("currents")
 
 
 def dispatch_id(campaign: str, external_id: str, incarnation: int, entry: int) -> str:
@@ -25,7 +37,7 @@ def dispatch_id(campaign: str, external_id: str, incarnation: int, entry: int) -
 
 def currents_id(*parts: str) -> str:
     """An export record's `id`, in the shape of a UUID, derived from its cause."""
-    text = _digest(16, "currents", *parts).hex()
+    text = blake2b(_CURRENTS + _framed(*parts), digest_size=16).hexdigest()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 

@@ -9,7 +9,7 @@ from streams.events import Attributes, CustomEvent, Purchase, Session
 OutcomeKind: TypeAlias = Literal["sent", "held", "aborted", "failed"]
 
 
-class Cause(msgspec.Struct, frozen=True, array_like=True):
+class Cause(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a record came from: the source's topic id, partition and offset, and the item within it.
 
     Causes of one source partition only rise, so a partition that keeps the highest one it applied can
@@ -22,14 +22,14 @@ class Cause(msgspec.Struct, frozen=True, array_like=True):
     item: int
 
 
-class Happening(msgspec.Struct, frozen=True, array_like=True, tag="happening"):
+class Happening(msgspec.Struct, frozen=True, array_like=True, tag="happening", gc=False):
     """Something that happened to the user of the record's key."""
 
     event: CustomEvent | Purchase | Attributes | Session
     cause: Cause
 
 
-class Outcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome"):
+class Outcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome", gc=False):
     """What became of a dispatch; a final one is never replaced."""
 
     dispatch_id: str

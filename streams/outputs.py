@@ -47,7 +47,7 @@ def _currents(effect: Effect, partition: int) -> Output:
 def _refused(effect: Effect, partition: int) -> Output:
     assert isinstance(effect, Refused)
     record = Record(effect.cause.offset, effect.now_ms, effect.user.encode(), effect.raw)
-    return dead_letter(
+    letter = dead_letter(
         record,
         topic=topics.EVENTS.name,
         partition=effect.cause.partition,
@@ -56,7 +56,8 @@ def _refused(effect: Effect, partition: int) -> Output:
         field=effect.field,
         detail=effect.detail,
         at_ms=effect.now_ms,
-    )._replace(partition=partition)
+    )
+    return msgspec.structs.replace(letter, partition=partition)
 
 
 _OUTPUT_OF = {

@@ -1,6 +1,8 @@
 """Records of a log, as values: what is read, and what is to be appended."""
 
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 Headers = tuple[tuple[str, bytes], ...]
 Place = tuple[str, int]
@@ -12,8 +14,12 @@ SLICE_BYTES_MAX: Final = 256 * 1024
 EFFECT_BYTES_MAX: Final = 1024 * 1024
 
 
-class Record(NamedTuple):
-    """One record as it stands in a partition; `append_ms` is the log's own time."""
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One record as it stands in a partition; `append_ms` is the log's own time.
+
+    Many are kept in memory. They can be in no cycle, so the garbage collector need not walk them, which it
+    would do on the loop.
+    """
 
     offset: int
     append_ms: int
@@ -22,7 +28,7 @@ class Record(NamedTuple):
     headers: Headers = ()
 
 
-class Output(NamedTuple):
+class Output(msgspec.Struct, frozen=True, gc=False):
     """One record to append to a partition of a topic (its short name)."""
 
     topic: str

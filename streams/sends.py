@@ -7,7 +7,7 @@ import msgspec
 from streams.events import JSONScalar, Properties
 
 
-class Send(msgspec.Struct, frozen=True):
+class Send(msgspec.Struct, frozen=True, gc=False):
     """What the delivery agent needs to render and send one dispatch without reading the user again.
 
     `profile` and `custom` hold only the fields that the campaign's templates read, as they were when

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 DAY_MS: Final = 86_400_000
@@ -10,7 +11,7 @@ SECOND_MS: Final = 1_000
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_UTC: Final = datetime(1970, 1, 1)  # noqa: DTZ001 (without a zone, for texts that add their own Z)
-_MILLISECOND: Final = timedelta(milliseconds=1)
+_FORMATTED_MAX: Final = 1_024
 _YEAR_1_MS: Final = -62_135_596_800_000
 _YEAR_9999_END_MS: Final = 253_402_300_799_999
 _UNITS_S: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
@@ -39,7 +40,8 @@ def milliseconds(moment: datetime) -> int:
     """Whole milliseconds since 1970 of a moment; one without a zone is UTC."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // _MILLISECOND
+    since = moment - _EPOCH
+    return since.days * DAY_MS + since.seconds * SECOND_MS + since.microseconds // 1_000
 
 
 def _parse(text: str) -> datetime:
@@ -54,8 +56,9 @@ def _parse(text: str) -> datetime:
     raise ValueError(f"{text!r} is not a time; write ISO 8601, such as 2026-01-31T12:00:00Z")
 
 
+@lru_cache(_FORMATTED_MAX)
 def format_time(time_ms: int) -> str:
-    """ISO 8601 with milliseconds and Z; years 1 to 9999."""
+    """ISO 8601 with milliseconds and Z; years 1 to 9999. Recent ones are remembered: decisions share times."""
     return (_EPOCH_UTC + timedelta(milliseconds=time_ms)).isoformat(timespec="milliseconds") + "Z"
 
 

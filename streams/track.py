@@ -1,6 +1,7 @@
 """The objects of `/users/track`: from JSON to events, strictly, with errors that name the field."""
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Annotated, Any, Final, TypeVar
 
@@ -175,18 +176,21 @@ def _properties(properties: dict[str, Any] | None) -> Properties:
         return {}
     if len(properties) > PROPERTIES_MAX:
         raise BadInput("too_many_properties", "properties", f"{len(properties)} properties, at most {PROPERTIES_MAX}")
-    todo: list[tuple[JSONValue, int]] = [(value, 2) for value in properties.values()]
-    while todo:
-        value, depth = todo.pop()
-        if type(value) is int:
+    _check_values(properties.values(), 2)
+    return properties
+
+
+def _check_values(values: Iterable[JSONValue], depth: int) -> None:
+    """Check the integers and the depth of values that lie at a depth."""
+    for value in values:
+        kind = type(value)
+        if kind is int:
             if not _INT_MIN <= value <= _INT_MAX:
                 raise BadInput("bad_value", "properties", "an integer beyond 64 bits; send it as text")
-        elif isinstance(value, list | dict):
+        elif kind is dict or kind is list:
             if depth >= DEPTH_MAX:
                 raise BadInput("too_deep", "properties", f"nested deeper than {DEPTH_MAX} levels; flatten it")
-            inner = value.values() if isinstance(value, dict) else value
-            todo.extend((child, depth + 1) for child in inner)
-    return properties
+            _check_values(value.values() if kind is dict else value, depth + 1)
 
 
 def event_time(text: str | None, append_ms: int) -> int:

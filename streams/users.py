@@ -4,6 +4,7 @@ Every function takes the row as its owner's, changes it in place and returns the
 is never below the row's own last time.
 """
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from streams import currents
@@ -50,9 +51,9 @@ def decide_event(
     if user.dispatches:
         forget_old(user)
     properties = event.properties if isinstance(event, CustomEvent | Purchase) else {}
-    starting = [
-        campaign for signal in _signals(event) for campaign in started(user, workspace, signal, now_ms, properties)
-    ]
+    starting: list[Campaign] = []
+    for signal in _signals(event):
+        starting += started(user, workspace, signal, now_ms, properties)
     try:
         changes, effects = _apply(user, user_key, event, cause, now_ms, workspace)
     except BadInput:
@@ -60,7 +61,7 @@ def decide_event(
         raise
     for campaign in starting:
         effects += enter(user, user_key, campaign, workspace, now_ms, event.time_ms, properties)
-    ordinals = range(len(workspace.segments)) if is_new else affected(workspace, changes)
+    ordinals = range(len(workspace.tests)) if is_new else affected(workspace, changes)
     effects += _cross(user, user_key, workspace, ordinals, now_ms)
     if isinstance(event, Attributes):
         for change in changes:
@@ -123,7 +124,7 @@ def _cross(
     user: User,
     user_key: str,
     workspace: Workspace,
-    ordinals: range | list[int] | tuple[int, ...],
+    ordinals: Sequence[int],
     now_ms: int,
 ) -> Effects:
     """Bring memberships up to date; the changes, then what they start."""
@@ -147,7 +148,7 @@ def _start(user: User, user_key: str, workspace: Workspace, signal: str, now_ms:
     return effects
 
 
-def _arm(user: User, workspace: Workspace, ordinals: range | list[int] | tuple[int, ...], now_ms: int) -> None:
+def _arm(user: User, workspace: Workspace, ordinals: Sequence[int], now_ms: int) -> None:
     """Arm an earlier timer if needed; a later need leaves the armed one, which fires, looks and re-arms."""
     due_ms = next_change(user, workspace, ordinals, now_ms)
     if user.waiting:

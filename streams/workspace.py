@@ -1,14 +1,14 @@
 """A workspace version, compiled: everything the users agent asks of definitions, indexed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from streams.campaigns.trigger import Campaign, compile_campaign
 from streams.definitions import ALL_CAMPAIGNS, CampaignDefinition, Definitions, SegmentDefinition
 from streams.errors import BadDefinition
-from streams.segments.filter import Compiled
+from streams.segments.filter import ChangesAt, Compiled, Test
 from streams.segments.predicate import compile_tree
 from streams.segments.series import SeriesIndex, index_series
 
@@ -17,23 +17,34 @@ _Result = TypeVar("_Result")
 _Item = TypeVar("_Item")
 
 
-class Segment(msgspec.Struct, frozen=True):
+class Segment(NamedTuple):
     """One segment, compiled; segments stand in an order in which each follows those it refers to."""
 
     name: str
     predicate: Compiled
 
 
+class Asked(NamedTuple):
+    """A segment as a decision asks it: its name, its test, and the ordinals of those that refer to it."""
+
+    name: str
+    test: Test
+    dependents: tuple[int, ...]
+
+
 class Workspace(msgspec.Struct, frozen=True):
     """One version. `index` maps a change to the ordinals of segments it may affect, ascending.
 
-    `timed` holds the ordinals of the segments that time alone can change. `signals` maps what happens
-    to the campaigns it starts, in order of name.
+    `tests` and `changes_at` are the segments as decisions ask them, by ordinal. `timed` holds the ordinals
+    of the segments that time alone can change. `signals` maps what happens to the campaigns it starts, in
+    order of name, without paused ones.
     """
 
     version: int
     digest: str
     segments: tuple[Segment, ...]
+    tests: tuple[Asked, ...]
+    changes_at: tuple[ChangesAt | None, ...]
     index: Mapping[str, tuple[int, ...]]
     timed: tuple[int, ...]
     series: SeriesIndex
@@ -57,16 +68,21 @@ def compile_workspace(definitions: Definitions, version: int) -> Workspace:
     segments = tuple(Segment(name, compiled[name]) for name in _in_order(compiled))
     audiences = [campaign.audience for campaign in campaigns.values() if campaign.audience is not None]
     predicates = [segment.predicate for segment in segments] + audiences
+    index = _index((change, at) for at, segment in enumerate(segments) for change in segment.predicate.reads)
+    paused = frozenset(definitions.paused)
+    live = [campaign for campaign in campaigns.values() if not {campaign.name, ALL_CAMPAIGNS} & paused]
     return Workspace(
         version,
         definitions.digest,
         segments,
-        _index((change, at) for at, segment in enumerate(segments) for change in segment.predicate.reads),
+        tuple(Asked(name, predicate.test, index.get(f"segment:{name}", ())) for name, predicate in segments),
+        tuple(predicate.changes_at for _, predicate in segments),
+        index,
         tuple(at for at, segment in enumerate(segments) if segment.predicate.changes_at is not None),
         index_series(series for predicate in predicates for series in predicate.series),
         campaigns,
-        _index((campaign.signal, campaign) for campaign in campaigns.values()),
-        frozenset(definitions.paused),
+        _index((campaign.signal, campaign) for campaign in live),
+        paused,
     )
 
 

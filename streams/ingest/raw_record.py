@@ -12,7 +12,7 @@ RECORD_BYTES_MAX: Final = 4 * 1024 * 1024
 ITEMS_MAX: Final = 10_000
 
 
-class Routed(msgspec.Struct, frozen=True):
+class Routed(msgspec.Struct, frozen=True, gc=False):
     """An event of one user, and its index within the record."""
 
     user: str
@@ -35,7 +35,7 @@ class End(msgspec.Struct, frozen=True):
     at_ms: int
 
 
-class Reading(msgspec.Struct, frozen=True):
+class Reading(msgspec.Struct, frozen=True, gc=False):
     """What one record holds, in order."""
 
     routed: list[Routed]
@@ -149,14 +149,15 @@ def _user(external_id: str | None, key: bytes | None) -> str:
             external_id = key.decode()
         except UnicodeDecodeError:
             raise BadInput("invalid_utf8", "key", "the key is not UTF-8; use the external id as key") from None
-    size = len(external_id.encode())
+    encoded = external_id.encode()
+    size = len(encoded)
     if not 0 < size <= track.EXTERNAL_ID_BYTES_MAX:
         raise BadInput(
             "missing_user" if not size else "bad_value",
             "external_id",
             f"{size} bytes; an external id has 1 to {track.EXTERNAL_ID_BYTES_MAX}",
         )
-    if key is not None and key != external_id.encode():
+    if key is not None and key != encoded:
         raise BadInput("key_mismatch", "external_id", "the record's key names another user; make them equal")
     return external_id
 

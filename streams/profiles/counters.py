@@ -12,7 +12,7 @@ DAY_BUCKETS_MAX: Final = 32
 AMOUNTS_EXACT_MAX: Final = 256
 
 
-class Counter(msgspec.Struct, array_like=True):
+class Counter(msgspec.Struct, array_like=True, gc=False):
     """How often, first and last, and the newest active UTC days as [day, count, day, count, …]."""
 
     count: int
@@ -23,9 +23,15 @@ class Counter(msgspec.Struct, array_like=True):
     def add(self, time_ms: int, quantity: int = 1) -> None:
         """Count `quantity` occurrences at a time; times may come in any order."""
         self.count += quantity
-        self.first_ms = min(self.first_ms, time_ms)
-        self.last_ms = max(self.last_ms, time_ms)
-        _add_to_day(self.days, time_ms // DAY_MS, quantity)
+        if time_ms > self.last_ms:
+            self.last_ms = time_ms
+        elif time_ms < self.first_ms:
+            self.first_ms = time_ms
+        day, days = time_ms // DAY_MS, self.days
+        if days[-2] == day:
+            days[-1] += quantity
+        else:
+            _add_to_day(days, day, quantity)
 
     def in_days(self, now_ms: int, days: int) -> int:
         """Occurrences in the UTC calendar day of `now_ms` and the `days - 1` before it.
@@ -55,7 +61,7 @@ def _add_to_day(days: list[int], day: int, quantity: int) -> None:
         del days[:2]
 
 
-class CountWindow(msgspec.Struct, array_like=True):
+class CountWindow(msgspec.Struct, array_like=True, gc=False):
     """Occurrences of one series: all ever, and the newest times in ascending order.
 
     For the question "at least n within W" the newest n + 1 times are enough, whatever W is.
@@ -68,22 +74,20 @@ class CountWindow(msgspec.Struct, array_like=True):
         """Count `quantity` occurrences at a time, keeping the newest `keep` times."""
         self.total += quantity
         times = self.times_ms
-        for _ in range(min(quantity, keep)):
-            insort(times, time_ms)
+        if times and time_ms < times[-1]:
+            for _ in range(min(quantity, keep)):
+                insort(times, time_ms)
+        else:
+            times += [time_ms] * min(quantity, keep)
         if len(times) > keep:
             del times[: len(times) - keep]
-
-    def nth_newest(self, n: int) -> int | None:
-        """The time of the n-th newest occurrence (n ≥ 1), None when there are fewer."""
-        times = self.times_ms
-        return times[-n] if len(times) >= n else None
 
     def within(self, now_ms: int, within_ms: int) -> int:
         """Occurrences in (now − within, now]; exact up to the number of times kept."""
         return len(self.times_ms) - bisect_right(self.times_ms, now_ms - within_ms)
 
 
-class AmountWindow(msgspec.Struct, array_like=True):
+class AmountWindow(msgspec.Struct, array_like=True, gc=False):
     """Amounts of money by time, ascending, as far back as the longest live window reaches.
 
     Exact to the millisecond for the newest entries. Beyond `AMOUNTS_EXACT_MAX` entries the oldest are

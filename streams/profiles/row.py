@@ -12,14 +12,14 @@ from streams.profiles.counters import AmountWindow, Counter, CountWindow
 ROW_VERSION: Final = 1
 
 
-class CampaignHistory(msgspec.Struct, array_like=True):
+class CampaignHistory(msgspec.Struct, array_like=True, gc=False):
     """How often a user entered a campaign, and when it was last decided."""
 
     entries: int
     last_ms: int
 
 
-class Waiting(msgspec.Struct, array_like=True):
+class Waiting(msgspec.Struct, array_like=True, gc=False):
     """An entry into a campaign whose delay has not passed yet; due at `due_ms`."""
 
     due_ms: int
@@ -28,7 +28,7 @@ class Waiting(msgspec.Struct, array_like=True):
     event_properties: Properties
 
 
-class OpenDispatch(msgspec.Struct, array_like=True):
+class OpenDispatch(msgspec.Struct, array_like=True, gc=False):
     """A dispatch whose outcome is awaited, or has been final for less than 72 h."""
 
     campaign: str
@@ -38,7 +38,7 @@ class OpenDispatch(msgspec.Struct, array_like=True):
     final_ms: int = 0
 
 
-class User(msgspec.Struct, array_like=True):
+class User(msgspec.Struct, array_like=True, gc=False):
     """One user. Fields are only ever appended, so that rows of older versions stay readable.
 
     `now_ms` is the time of the last decision on this row and never falls. `timer_ms` is the one armed

@@ -52,7 +52,9 @@ def _is(operand: JSONValue) -> Check:
     if isinstance(operand, list):
         options = tuple(operand)
         return lambda value: any(same(value, option) for option in options)
-    return lambda value: same(value, operand)
+    if isinstance(operand, bool):
+        return lambda value: value is operand
+    return lambda value: not isinstance(value, bool) and bool(value == operand)
 
 
 def _is_not(operand: JSONValue) -> Check:
@@ -140,6 +142,9 @@ def compile_where(where: Where | None) -> Callable[[Properties], bool] | None:
     if not where:
         return None
     checks = tuple((tuple(path.split(".")), _where_check(path, spec)) for path, spec in sorted(where.items()))
+    if len(checks) == 1 and len(checks[0][0]) == 1:
+        ((name,), alone) = checks[0]
+        return lambda properties: alone(properties.get(name))
     return lambda properties: all(check(_dig(properties, path)) for path, check in checks)
 
 

@@ -90,14 +90,16 @@ def compile_window(low: int, high: int | None, series: CountSeries, within_ms: i
 
 
 def _window_test(low: int, high: int | None, key: str, within_ms: int) -> tuple[Test, ChangesAt]:
-    def nth(user: User, n: int) -> int | None:
-        window = user.counts.get(key)
-        return window.nth_newest(n) if window else None
+    if low and high is None:
+        return _at_least(low, key, within_ms)
 
     def leaves_at(user: User, now_ms: int, n: int) -> int | None:
         """When the n-th newest leaves the window, None if it is outside already or there is none."""
-        time_ms = nth(user, n) if n else None
-        return None if time_ms is None or time_ms + within_ms <= now_ms else time_ms + within_ms
+        window = user.counts.get(key)
+        if window is None or not 0 < n <= len(window.times_ms):
+            return None
+        end_ms = window.times_ms[-n] + within_ms
+        return end_ms if end_ms > now_ms else None
 
     def test(user: User, now_ms: int) -> bool:
         if low and leaves_at(user, now_ms, low) is None:
@@ -111,5 +113,24 @@ def _window_test(low: int, high: int | None, key: str, within_ms: int) -> tuple[
             if too_many_until is not None:
                 return too_many_until
         return leaves_at(user, now_ms, low) if low else None
+
+    return test, changes_at
+
+
+def _at_least(low: int, key: str, within_ms: int) -> tuple[Test, ChangesAt]:
+    """The most frequent window, at least n within W, spelt out: one lookup and one comparison."""
+
+    def test(user: User, now_ms: int) -> bool:
+        window = user.counts.get(key)
+        if window is None or len(window.times_ms) < low:
+            return False
+        return window.times_ms[-low] + within_ms > now_ms
+
+    def changes_at(user: User, now_ms: int) -> int | None:
+        window = user.counts.get(key)
+        if window is None or len(window.times_ms) < low:
+            return None
+        end_ms = window.times_ms[-low] + within_ms
+        return end_ms if end_ms > now_ms else None
 
     return test, changes_at

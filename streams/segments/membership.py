@@ -1,34 +1,34 @@
 """Membership kept exact: which segments a change or the clock makes a user enter or leave."""
 
-from collections.abc import Iterable
-from heapq import heapify, heappop, heappush
+from collections.abc import Iterable, Sequence
 
 from streams.profiles.row import User
-from streams.segments.filter import earliest
 from streams.workspace import Workspace
 
 Crossing = tuple[str, bool]
 
 
-def update_memberships(user: User, workspace: Workspace, ordinals: Iterable[int], now_ms: int) -> list[Crossing]:
+def update_memberships(user: User, workspace: Workspace, ordinals: Sequence[int], now_ms: int) -> list[Crossing]:
     """Ask the given segments again, and those that refer to one that changed; write the row's memberships.
+
+    Args:
+        user: the row.
+        workspace: its segments stand in an order in which each follows those it refers to.
+        ordinals: which of them, ascending.
+        now_ms: the time of the decision.
 
     Returns:
         (segment, entered) for each change, in the workspace's order of segments.
     """
-    todo = sorted(set(ordinals))
-    heapify(todo)
+    tests, memberships = workspace.tests, user.memberships
     crossings: list[Crossing] = []
-    memberships = user.memberships
-    done = -1
-    while todo:
-        ordinal = heappop(todo)
-        if ordinal == done:
-            continue
-        done = ordinal
-        segment = workspace.segments[ordinal]
-        name = segment.name
-        holds = segment.predicate.test(user, now_ms)
+    todo = ordinals
+    at = 0
+    while at < len(todo):
+        ordinal = todo[at]
+        at += 1
+        name, test, dependents = tests[ordinal]
+        holds = test(user, now_ms)
         if holds == (name in memberships):
             continue
         if holds:
@@ -36,22 +36,27 @@ def update_memberships(user: User, workspace: Workspace, ordinals: Iterable[int]
         else:
             del memberships[name]
         crossings.append((name, holds))
-        for dependent in workspace.index.get(f"segment:{name}", ()):
-            heappush(todo, dependent)
+        if dependents:
+            todo, at = sorted({*todo[at:], *dependents}), 0
     return crossings
 
 
-def affected(workspace: Workspace, changes: Iterable[str]) -> list[int]:
-    """The ordinals of the segments that may be affected by the named changes."""
-    found: list[int] = []
-    for change in changes:
-        found.extend(workspace.index.get(change, ()))
-    return found
+def affected(workspace: Workspace, changes: Sequence[str]) -> Sequence[int]:
+    """The ordinals of the segments that may be affected by the named changes, ascending."""
+    index = workspace.index
+    if len(changes) == 1:
+        return index.get(changes[0], ())
+    return sorted({ordinal for change in changes for ordinal in index.get(change, ())})
 
 
 def next_change(user: User, workspace: Workspace, ordinals: Iterable[int], now_ms: int) -> int | None:
     """The first time after now at which time alone could change one of the segments; early, never late."""
-    segments = workspace.segments
-    return earliest(
-        change(user, now_ms) for ordinal in ordinals if (change := segments[ordinal].predicate.changes_at) is not None
-    )
+    changes_at = workspace.changes_at
+    first: int | None = None
+    for ordinal in ordinals:
+        change = changes_at[ordinal]
+        if change is not None:
+            time_ms = change(user, now_ms)
+            if time_ms is not None and (first is None or time_ms < first):
+                first = time_ms
+    return first

@@ -9,7 +9,7 @@ from streams.errors import BadDefinition
 from streams.events import JSONValue
 from streams.profiles.row import User
 from streams.registry import collect
-from streams.segments.filter import ChangesAt, Compiled, Filter, earliest
+from streams.segments.filter import ChangesAt, Compiled, Filter, Test, earliest
 
 TREE_DEPTH_MAX: Final = 16
 TREE_NODES_MAX: Final = 256
@@ -77,10 +77,7 @@ def _negate(part: Compiled) -> Compiled:
 def _join(name: str, parts: list[Compiled]) -> Compiled:
     tests = tuple(part.test for part in parts)
     explains = tuple(part.explain for part in parts)
-    combine = all if name == "all" else any
-
-    def test(user: User, now_ms: int) -> bool:
-        return combine(part(user, now_ms) for part in tests)
+    test = _all(tests) if name == "all" else _any(tests)
 
     def explain(user: User, now_ms: int) -> dict[str, JSONValue]:
         return {name: [part(user, now_ms) for part in explains], "holds": test(user, now_ms)}
@@ -93,6 +90,26 @@ def _join(name: str, parts: list[Compiled]) -> Compiled:
         tuple(series for part in parts for series in part.series),
         tuple(sorted({segment for part in parts for segment in part.segments})),
     )
+
+
+def _all(tests: tuple[Test, ...]) -> Test:
+    def test(user: User, now_ms: int) -> bool:
+        for part in tests:  # noqa: SIM110 (a generator costs more than most parts)
+            if not part(user, now_ms):
+                return False
+        return True
+
+    return test
+
+
+def _any(tests: tuple[Test, ...]) -> Test:
+    def test(user: User, now_ms: int) -> bool:
+        for part in tests:  # noqa: SIM110 (a generator costs more than most parts)
+            if part(user, now_ms):
+                return True
+        return False
+
+    return test
 
 
 def _join_changes(parts: list[ChangesAt]) -> ChangesAt | None:

@@ -1,5 +1,6 @@
 """Did a custom event so often, ever or within a window, with certain properties or any."""
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -32,7 +33,7 @@ def compile_(params: Params) -> Compiled:
     within = window_ms(params.within)
     matches = compile_where(params.where)
     if within is None and matches is None:
-        return compile_total(low, high, lambda user: _count(user, params.name), change)
+        return compile_total(low, high, _counter_of(params.name), change)
     key = change if matches is None else f"{change}?{to_json(params.where).decode()}"
     if within is None:
         return compile_series_total(low, high, CountSeries(key, change, 0, matches))
@@ -40,9 +41,12 @@ def compile_(params: Params) -> Compiled:
     return compile_window(low, high, CountSeries(key, change, keep, matches), within)
 
 
-def _count(user: User, name: str) -> int:
-    counter = user.events.get(name)
-    return counter.count if counter else 0
+def _counter_of(name: str) -> Callable[[User], int]:
+    def count(user: User) -> int:
+        counter = user.events.get(name)
+        return 0 if counter is None else counter.count
+
+    return count
 
 
 _DID: Final = User(1, 1, 0, 5_000, events={"like": count_once(4_000)}, counts={"event:like": CountWindow(1, [4_000])})

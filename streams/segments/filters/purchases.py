@@ -1,5 +1,6 @@
 """Made so many purchases, of one product or any, ever or within a window."""
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -27,14 +28,17 @@ def compile_(params: Params) -> Compiled:
     change = "purchases" if params.product is None else f"product:{params.product}"
     within = window_ms(params.within)
     if within is None:
-        return compile_total(low, high, lambda user: _count(user, params.product), change)
+        return compile_total(low, high, _counter_of(params.product), change)
     keep = max(low, 0 if high is None else high + 1)
     return compile_window(low, high, CountSeries(change, change, keep), within)
 
 
-def _count(user: User, product: str | None) -> int:
-    counter = user.purchases if product is None else user.products.get(product)
-    return counter.count if counter else 0
+def _counter_of(product: str | None) -> Callable[[User], int]:
+    def count(user: User) -> int:
+        counter = user.purchases if product is None else user.products.get(product)
+        return 0 if counter is None else counter.count
+
+    return count
 
 
 _BOUGHT: Final = User(

@@ -1,0 +1,156 @@
+"""`make bench`: the product beside stock Faust, in one run on one machine, as figures and ratios."""
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import msgspec
+
+from tests.bench import opponent, report, stages, subject
+from tests.bench.child import run_child
+from tests.broker.kafka import BrokerUnavailableError
+
+PARTS: Final = ("throughput", "stages", "latency", "idle")
+JOBS: Final = ("J1", "J2")
+USERS: Final = ("zipf", "uniform")
+RATES: Final = (1_000, 5_000)
+LATENCY_S: Final = 8
+OPPONENT_SHARE: Final = 4
+
+Results = dict[str, Any]
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__)
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--jobs", default=",".join(JOBS), help="J1 counts per user; J2 has 100 segments, 50 campaigns")
+    parser.add_argument("--users", default=",".join(USERS), help=f"of {', '.join(USERS)}")
+    parser.add_argument("--user-count", type=int, default=5_000)
+    parser.add_argument("--warm", type=int, default=20_000, help="events before those that are measured")
+    parser.add_argument("--events", type=int, default=60_000, help="events measured; the opponent gets a quarter")
+    parser.add_argument("--rates", default=",".join(map(str, RATES)), help="events per second of the latency part")
+    parser.add_argument("--no-opponent", action="store_true", help="do not start a broker and stock Faust")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="write the results to this file, as JSON")
+    return parser.parse_args(argv)
+
+
+class Run:
+    """One run: what is asked, and what is found."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._plan = subject.Plan(
+            "drain",
+            user_count=arguments.user_count,
+            warm=arguments.warm,
+            events=arguments.events,
+            seed=arguments.seed,
+        )
+        self.results: Results = {
+            "python": platform.python_version(),
+            "machine": platform.platform(),
+            "arguments": {name: str(value) for name, value in vars(arguments).items()},
+        }
+
+    def _cells(self) -> Iterator[dict[str, str]]:
+        for job in self._arguments.jobs.split(","):
+            for users in self._arguments.users.split(","):
+                yield {"job": job, "users": users}
+
+    def throughput(self) -> None:
+        """Subject and opponent, job by job, one after the other so that both meet the same machine."""
+        found = self.results["throughput"] = []
+        for cell in self._cells():
+            plan = msgspec.structs.replace(self._plan, **cell)
+            _say(f"throughput {cell['job']} {cell['users']}: subject")
+            ours = run_child("tests.bench.subject", plan)
+            found.append({"side": "headrace", "transport": "embedded", "workers": 1, **cell, **ours})
+            theirs = self._opponent(plan, cell)
+            if theirs is not None:
+                found.append({"side": "stock Faust", "transport": "kafka", "workers": 1, **cell, **theirs})
+                alone = self._stages(cell)["alone_us"]
+                self.results.setdefault("ratios", []).append(
+                    {**cell, **report.ratios(cell["job"], ours, theirs, alone)}
+                )
+
+    def _opponent(self, plan: subject.Plan, cell: Results) -> Results | None:
+        if self._arguments.no_opponent:
+            return None
+        _say(f"throughput {cell['job']} {cell['users']}: stock Faust")
+        share = msgspec.structs.replace(plan, events=plan.events // OPPONENT_SHARE)
+        try:
+            with TemporaryDirectory(prefix="headrace-bench-") as folder:
+                return opponent.measure(share, Path(folder))
+        except BrokerUnavailableError as missing:
+            _say(f"no opponent: {missing}")
+            return None
+
+    def _stages(self, cell: Results) -> Results:
+        """The stages of a job, measured once."""
+        known: list[Results] = self.results.setdefault("stages", [])
+        for each in known:
+            if (each["job"], each["users"]) == (cell["job"], cell["users"]):
+                return each
+        _say(f"stages {cell['job']} {cell['users']}")
+        plan = stages.Plan(
+            **cell,
+            user_count=self._plan.user_count,
+            warm=self._plan.warm,
+            events=self._plan.events,
+            seed=self._plan.seed,
+        )
+        known.append({**cell, **run_child("tests.bench.stages", plan)})
+        return known[-1]
+
+    def stages(self) -> None:
+        """Microseconds per stage."""
+        for cell in self._cells():
+            self._stages(cell)
+
+    def latency(self) -> None:
+        """From the scheduled time of an event to its segment change and to its message."""
+        found = self.results["latency"] = []
+        for rate in map(int, self._arguments.rates.split(",")):
+            _say(f"latency at {rate:,} events/s")
+            plan = msgspec.structs.replace(self._plan, mode="latency", rate=rate, events=rate * LATENCY_S)
+            found.append(run_child("tests.bench.subject", plan))
+
+    def idle(self) -> None:
+        """What a node costs that has nothing to do."""
+        _say("idle")
+        self.results["idle"] = run_child("tests.bench.subject", msgspec.structs.replace(self._plan, mode="idle"))
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the parts that are asked for; 2 for a part that does not exist."""
+    arguments = _arguments(argv)
+    parts = arguments.parts.split(",")
+    if unknown := sorted(set(parts) - set(PARTS)):
+        _say(f"--parts {', '.join(unknown)}: no such part; parts are {', '.join(PARTS)}")
+        return 2
+    began = time.perf_counter()
+    run = Run(arguments)
+    for part in PARTS:
+        if part in parts:
+            getattr(run, part)()
+    run.results["seconds"] = round(time.perf_counter() - began)
+    print(report.readable(run.results))
+    if arguments.out is not None:
+        arguments.out.write_text(json.dumps(run.results, indent=1) + "\n", encoding="utf-8")
+        _say(f"results are in {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

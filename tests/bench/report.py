@@ -1,0 +1,100 @@
+"""The results as a table for people, and the ratios between subject and opponent."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Result = dict[str, Any]
+
+
+def ratios(job: str, subject: Result, opponent: Result, alone: Result) -> Result:
+    """How many times less time the subject needs: in total, and without rules and row codec.
+
+    The overhead of a side is what an event costs beyond the rules and one decode and encode of its row. J1 has
+    no overhead: there the opponent only counts, without rules and rows. A subject that keeps rows decoded may
+    cost less than what is taken off; then there is no ratio either.
+    """
+    result: Result = {"total": round(opponent["wall_us"] / subject["wall_us"], 1)}
+    if job == "J1":
+        return result
+    shared = alone["rules"] + alone["codec"]
+    ours, theirs = subject["wall_us"] - shared, opponent["wall_us"] - shared
+    return {
+        **result,
+        "overhead": round(theirs / ours, 1) if ours > 0 else None,
+        "shared_us": round(shared, 1),
+        "subject_overhead_us": round(ours, 1),
+        "opponent_overhead_us": round(theirs, 1),
+    }
+
+
+def readable(results: Result) -> str:
+    """Every part that was run, as text."""
+    parts = (_throughput, _ratios, _latency, _stages, _idle)
+    return "\n".join(line for part in parts for line in part(results))
+
+
+def _throughput(results: Result) -> Iterable[str]:
+    rows = [
+        (
+            each["side"],
+            each["transport"],
+            each["workers"],
+            each["job"],
+            each["users"],
+            f"{each['events_per_s']:,}",
+            each["wall_us"],
+            each["cpu_us"],
+        )
+        for each in results.get("throughput", ())
+    ]
+    head = ("side", "transport", "workers", "job", "users", "events/s", "wall µs", "CPU µs")
+    return _table("Throughput: a preloaded topic, drained", head, rows)
+
+
+def _ratios(results: Result) -> Iterable[str]:
+    names = ("total", "overhead", "shared_us", "subject_overhead_us", "opponent_overhead_us")
+    rows = [
+        (each["job"], each["users"], *(each.get(name, "-") for name in names)) for each in results.get("ratios", ())
+    ]
+    return _table("Ratios: opponent's time / subject's", ("job", "users", *names), rows)
+
+
+def _latency(results: Result) -> Iterable[str]:
+    rows = [
+        (each["rate"], what, *(each[key].get(name, "-") for name in ("p50", "p95", "p99", "max")))
+        for each in results.get("latency", ())
+        for what, key in (
+            ("event to membership", "event_to_membership_ms"),
+            ("event to sink", "event_to_sink_ms"),
+            ("producer late", "producer_late_ms"),
+        )
+    ]
+    return _table(
+        "Latency in ms from the scheduled time, open loop", ("events/s", "what", "p50", "p95", "p99", "max"), rows
+    )
+
+
+def _stages(results: Result) -> Iterable[str]:
+    found = results.get("stages", ())
+    for each in found:
+        title = f"Stages of {each['job']}, {each['users']}: µs per event"
+        yield from _table(title, ("stage", "µs"), list(each["stages_us"].items()))
+        rows = [
+            *each["alone_us"].items(),
+            *((name, each[name]) for name in ("changelog_bytes_per_event", "rows_written_per_event")),
+        ]
+        yield from _table("The same without the product around it", ("what", "µs"), rows)
+
+
+def _idle(results: Result) -> Iterable[str]:
+    found = results.get("idle")
+    rows = [(found["resident_mib"], found["cpu_percent"])] if found else []
+    return _table("Idle", ("resident MiB", "CPU %"), rows)
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """A Markdown table; nothing without rows."""
+    if not rows:
+        return []
+    lines = [f"| {' | '.join(str(cell) for cell in row)} |" for row in (head, ["---"] * len(head), *rows)]
+    return ["", f"## {title}", "", *lines]
