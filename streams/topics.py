@@ -1,6 +1,6 @@
 """Every topic as data: its name, who writes it, how it is kept."""
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -11,13 +11,12 @@ PARTITIONS_MAX: Final = 1024
 class Topic(msgspec.Struct, frozen=True):
     """One topic of the catalogue; the full name is `<app>.<name>`.
 
-    `retention_s` bounds how long a record is kept behind its readers; None keeps the newest per key.
+    `retention_s` bounds how long a record is kept behind its readers; None keeps it for ever.
     """
 
     name: str
     writer: str
     meaning: str
-    cleanup: Literal["delete", "compact"] = "delete"
     retention_s: int | None = 7 * 86_400
 
 
@@ -26,9 +25,7 @@ MAILBOX: Final = Topic("mailbox", "intake, delivery, ticker", "All that can chan
 SEGMENT_CHANGES: Final = Topic("segment-changes", "users", "A user entered or left a segment.")
 CURRENTS: Final = Topic("currents", "users", "Engagement and behaviour records, for exports.")
 DEAD_LETTERS: Final = Topic("dead-letters", "intake, users", "Refused records, raw, with their position.")
-DEFINITIONS: Final = Topic(
-    "definitions", "operators", "Workspace versions, whole.", cleanup="compact", retention_s=None
-)
+DEFINITIONS: Final = Topic("definitions", "operators", "Workspace versions, whole.", retention_s=None)
 
 CHANNEL_NAMES: Final = ("email", "log", "webhook")
 SENDS: Final = {
