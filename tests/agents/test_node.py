@@ -54,7 +54,7 @@ FILES: dict[str, Any] = {
         for channel, message in MESSAGES.items()
     },
 }
-# Declared for everyone, set only where Kafka is the transport; the broker tests see them move.
+# Declared for everyone, set only where Kafka is the transport.
 ON_KAFKA = {"COMMIT_SECONDS", "CHANGELOG_BYTES", "RESTORED_RECORDS"}
 
 
@@ -224,8 +224,10 @@ async def test_a_window_ends_though_nothing_arrives(tmp_path: Path, workspace: P
     clock = ManualClock(NOW_MS)
     async with running(tmp_path / "data", clock, workspace=workspace) as node:
         await process(node, event("ann"))
+        letters = len(await records(node, "mailbox"))
         clock.advance(999)
         await asyncio.sleep(0.6)  # the ticker looks four times a second
+        assert len(await records(node, "mailbox")) == letters
         assert node.queries.segments()["fresh"] == {"entered": 1, "left": 0, "now": 1}
         clock.advance(1)
         await until(lambda: node.queries.segments()["fresh"]["left"] == 1)
