@@ -1,6 +1,7 @@
 """The engine of one process: store, transport, slices and the Faust app they serve."""
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -95,8 +96,12 @@ class Engine:
             self._opening = asyncio.create_task(self._change())
 
     async def _change(self) -> None:
-        """Close and open partitions one by one until those held are those wanted."""
+        """Close and open partitions one by one until those held are those wanted.
+
+        A slice that outlived the drain is waited for: it would be taken again, or write for a closed partition.
+        """
         try:
+            await self.drain(math.inf)
             while self._wanted is not None and self.held != self._wanted:
                 surplus = sorted(self.held - self._wanted)
                 if surplus:
