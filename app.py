@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     send = add("send", _send, "put newline-delimited JSON into the events topic; an empty line is an empty record")
     send.add_argument("file", help="a file, or - for standard input")
     send.add_argument("--end", action="store_true", help="close a replay: tick every partition to the last time")
+    add("door", _door, "take events over HTTP, on Kafka, without being a worker")
     user = add("user", _asks("user", "external_id"), "what is known of a user")
     user.add_argument("external_id")
     explain = add("explain", _asks("explain", "external_id", "segment"), "why a user is in a segment, or not")
@@ -117,14 +118,14 @@ def _loop(work: Coroutine[Any, Any, Any]) -> Any:
     return uvloop.run(work)
 
 
-async def _serve(settings: Settings, work: Callable[[Any, asyncio.Event], Awaitable[None]], *, fleet: bool) -> int:
-    """Start a node or a fleet, do the work, stop it in time; 1 when it had to stop for an error."""
+async def _serve(settings: Settings, work: Callable[[Any, asyncio.Event], Awaitable[None]], *, role: str) -> int:
+    """Start what the role needs, do the work, stop it in time; 1 when it had to stop for an error."""
     import structlog
 
     from config.logging import set_up_logging
 
     set_up_logging()
-    site = _site(settings, fleet=fleet)
+    site = _site(settings, role)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -148,17 +149,22 @@ async def _serve(settings: Settings, work: Callable[[Any, asyncio.Event], Awaita
     return 0
 
 
-def _site(settings: Settings, *, fleet: bool) -> Any:
-    """What runs here: this process alone, or workers below it."""
-    if fleet:
+def _site(settings: Settings, role: str) -> Any:
+    """What runs here: this process alone, workers below it, or a door."""
+    if role == "door":
+        from agents.door_node import DoorNode
+
+        return DoorNode(settings)
+    if settings.on_kafka and (role != "worker" or settings.workers > 1):
         from agents.fleet import Fleet
 
-        return Fleet(settings, [sys.executable, str(Path(__file__).resolve()), "worker", "--supervised"])
+        command = [sys.executable, str(Path(__file__).resolve()), "worker", "--supervised"]
+        return Fleet(settings, command, door=role == "run")
     from agents.node import Node
     from config.clock import SystemClock
 
     node = Node(settings, SystemClock())
-    node.wire()
+    node.wire(door=role == "run")
     return node
 
 
@@ -170,7 +176,7 @@ def _deadline(seconds: float) -> None:
 
 
 def _run(settings: Settings, arguments: argparse.Namespace) -> int:
-    return int(_loop(_serve(settings, _until_stopped, fleet=settings.on_kafka)))
+    return int(_loop(_serve(settings, _until_stopped, role="run")))
 
 
 def _worker(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -180,7 +186,15 @@ def _worker(settings: Settings, arguments: argparse.Namespace) -> int:
         raise BadSetting("HEADRACE_BROKER=embedded://: a worker needs kafka://host:port; `run` needs nothing")
     if arguments.supervised:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    return int(_loop(_serve(settings, _until_stopped, fleet=settings.workers > 1)))
+    return int(_loop(_serve(settings, _until_stopped, role="worker")))
+
+
+def _door(settings: Settings, arguments: argparse.Namespace) -> int:
+    from streams.errors import BadSetting
+
+    if not settings.on_kafka:
+        raise BadSetting("HEADRACE_BROKER=embedded://: its door is part of `run`; a door alone needs Kafka")
+    return int(_loop(_serve(settings, _until_stopped, role="door")))
 
 
 async def _until_stopped(site: Any, stop: asyncio.Event) -> None:
@@ -218,7 +232,7 @@ def _demo(settings: Settings, arguments: argparse.Namespace) -> int:
             print("The worker goes on; press Ctrl-C to stop.", file=sys.stderr)
             await stop.wait()
 
-    code = int(_loop(_serve(settings, work, fleet=settings.on_kafka)))
+    code = int(_loop(_serve(settings, work, role="demo")))
     if arguments.once and line:
         print(json.dumps(line), flush=True)
     return code

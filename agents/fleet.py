@@ -16,6 +16,10 @@ from agents.definitions import Workspaces
 from agents.engine.kafka.log import KafkaLog
 from agents.folder import DataFolder
 from agents.web.control import ControlClient, ControlServer
+from agents.web.door import Door
+from agents.web.keys import Keys
+from agents.web.server import HttpServer
+from config.clock import SystemClock
 from config.settings import PREFIX, Settings
 from streams.errors import BadSetting, HeadraceError, OutsideFailing
 from streams.events import JSONValue
@@ -59,8 +63,8 @@ class _Worker:
 class Fleet:
     """`HEADRACE_WORKERS` workers below one data folder. A worker that ends is started again."""
 
-    def __init__(self, settings: Settings, command: Sequence[str]) -> None:
-        """Lock the folder; `command` starts one worker by the environment it gets."""
+    def __init__(self, settings: Settings, command: Sequence[str], *, door: bool) -> None:
+        """Lock the folder; `command` starts one worker by the environment it gets; `door`: take events over HTTP."""
         self.settings = settings
         self.folder = DataFolder(settings.data)
         self.log = KafkaLog(settings)
@@ -68,6 +72,8 @@ class Fleet:
         self._workers = [_Worker(settings, number, command) for number in range(settings.workers)]
         self._watchers: list[asyncio.Task[None]] = []
         self._log = structlog.get_logger("headrace")
+        keys = Keys(settings.data, settings.api_key) if settings.http and door else None
+        self._server = HttpServer(self._has_failed, _nothing, Door(self.log, SystemClock(), keys) if keys else None)
         self._control = ControlServer({name: self._command(name) for name in MERGES})
 
     async def start(self) -> None:
@@ -84,6 +90,7 @@ class Fleet:
             await workspaces.load()
             has_users = await workspaces.has_letters()
             await workspaces.adopt(self.settings.workspace, has_users=has_users, insist=True)
+        await self._server.start(self.settings.http)
         self._watchers = [asyncio.create_task(self._watch(worker)) for worker in self._workers]
         try:
             async with asyncio.timeout(START_S_MAX):
@@ -93,6 +100,7 @@ class Fleet:
         except TimeoutError:
             raise OutsideFailing(f"the workers were not ready after {START_S_MAX:.0f} s; see their logs") from None
         await self._control.start(self.settings.data)
+        self._server.ready = True
 
     async def _all_open(self) -> bool:
         try:
@@ -100,6 +108,9 @@ class Fleet:
         except (OSError, HeadraceError):
             return False
         return bool(found["partitions"] == list(range(self.settings.partitions)))
+
+    def _has_failed(self) -> bool:
+        return self.failure is not None and self.failure.done()
 
     async def behind(self) -> int:
         """Nothing: Kafka's disks bound what a producer may be ahead. Raises what made the fleet give up."""
@@ -179,6 +190,7 @@ class Fleet:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
         await self._control.stop(self.settings.data)
+        await self._server.stop()
         await asyncio.gather(*(_end(worker.process) for worker in self._workers if worker.process is not None))
         await self.log.stop()
         self.folder.close()
@@ -202,13 +214,17 @@ def _environment(settings: Settings, number: int, folder: Path) -> dict[str, str
         "DATA": str(folder),
         "WORKERS": "1",
         "MEMBER": f"{settings.member or settings.app}-{number}",
-        "HTTP": f"{host}:{int(port) + number}" if settings.http else "",
+        "HTTP": f"{host}:{int(port) + 1 + number}" if settings.http else "",
         "EXPORTS": f"file://{settings.exports_folder.absolute()}",
         "OUTBOX": str(settings.outbox_folder.absolute()),
         "WORKSPACE": str(settings.workspace.absolute()) if settings.workspace else "",
         "CLOCK": settings.clock,
     }
     return {**os.environ, **{PREFIX + name: value for name, value in own.items()}}
+
+
+def _nothing() -> None:
+    """A fleet has no gauges of its own: each worker shows its own."""
 
 
 def _first(answers: list[Any]) -> JSONValue:

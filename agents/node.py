@@ -21,8 +21,10 @@ from agents.retention import run_retention
 from agents.ticker import run_ticker
 from agents.users import Users
 from agents.web.control import ControlServer
+from agents.web.door import Door
+from agents.web.keys import Keys
 from agents.web.queries import Queries
-from agents.web.status import Status
+from agents.web.server import HttpServer
 from channels.outbox import FILE_NAMES, Outbox
 from channels.sinks.avro_files import AvroFiles
 from config import metrics
@@ -45,6 +47,7 @@ class Node:
     def __init__(self, settings: Settings, clock: Clock) -> None:
         """Open the folder and wire the parts. Raises BadSetting or OutsideFailing."""
         self.settings = settings
+        self._clock = clock
         self.folder = DataFolder(settings.data)
         self.store = Store(settings.data / "db")
         _check_partitions(self.store, settings)
@@ -68,8 +71,8 @@ class Node:
         await self.engine.transport.start()
         await self.workspaces.load()
 
-    def wire(self) -> None:
-        """Register the agents, in the order in which data flows."""
+    def wire(self, *, door: bool = False) -> None:
+        """Register the agents, in the order in which data flows; `door`: this process takes events over HTTP too."""
         settings, engine = self.settings, self.engine
         self.users = Users(engine, self.workspaces)
         providers = {channel: Outbox(settings.outbox_folder, channel) for channel in FILE_NAMES}
@@ -78,7 +81,9 @@ class Node:
         for agent in (Intake(engine), self.users, self.delivery, self.export):
             engine.register(agent)
         self.workspaces.on_change = self.users.switch
-        self.status = Status(engine)
+        has_door = door and bool(settings.http)
+        keys = Keys(settings.data, settings.api_key) if has_door else None
+        self.server = HttpServer(self._has_failed, self._refresh, Door(self.log, self._clock, keys) if keys else None)
         self.control = ControlServer(self._commands())
 
     async def start(self) -> None:
@@ -91,11 +96,7 @@ class Node:
         await self.engine.start()
         await self.engine.ready()
         await self.control.start(self.settings.data)
-        if self.settings.http:
-            try:
-                await self.status.start(self.settings.http)
-            except OSError as error:
-                raise BadSetting(f"HEADRACE_HTTP={self.settings.http}: {error.strerror}; choose another port") from None
+        await self.server.start(self.settings.http)
         self._watch(partial(run_ticker, self.engine, self.users))
         self._watch(self.export.run)
         self._watch(partial(run_retention, self.engine))
@@ -106,7 +107,14 @@ class Node:
             self._watch(partial(publish_positions, self.engine))
         versions = (VERSION, python_version(), faust.__version__)
         metrics.BUILD_INFO.labels(*versions).set(1)
-        self.status.ready = True
+        self.server.ready = True
+
+    def _has_failed(self) -> bool:
+        return self.failure is not None and self.failure.done()
+
+    def _refresh(self) -> None:
+        for (topic, partition), lag in self.engine.slices.lag().items():
+            metrics.LAG_RECORDS.labels(topic, str(partition)).set(lag)
 
     def _watch(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run work beside the agents; its error stops the process like theirs."""
@@ -156,13 +164,13 @@ class Node:
 
     async def stop(self, timeout_s: float = 5.0) -> bool:
         """Finish what is in flight and close; False when something had to be cut off."""
-        self.status.ready = False
+        self.server.ready = False
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         drained = await self.engine.stop(timeout_s)
         await self.control.stop(self.settings.data)
-        await self.status.stop()
+        await self.server.stop()
         self.close()
         return drained
 

@@ -36,6 +36,7 @@ LAG_RECORDS: Final = _gauge("consumer_lag_records", "Records not yet processed."
 COMMIT_SECONDS: Final = _histogram("commit_seconds", "Time of one transaction on Kafka, from its begin.")
 CHANGELOG_BYTES: Final = _counter("changelog_bytes_total", "Bytes of state appended to the changelog.")
 RESTORED_RECORDS: Final = _counter("restored_records_total", "Changelog records applied when partitions opened.")
+DOOR_OBJECTS: Final = _counter("door_objects_total", "Objects that the door has taken.", "array")
 EXPORT_ROWS: Final = _counter("export_rows_total", "Rows in finished export files.", "sink")
 EXPORT_FILES: Final = _counter("export_files_total", "Finished export files.", "sink")
 LIMIT_HITS: Final = _counter("limit_hits_total", "Times a limit was reached.", "limit")

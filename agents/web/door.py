@@ -1,0 +1,76 @@
+"""The door: Braze-compatible ingestion over HTTP, into the events topic."""
+
+import asyncio
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from agents.engine.transport import Log
+from agents.web.keys import Keys
+from config import metrics
+from config.clock import Clock
+from streams.errors import BadInput, HeadraceError
+from streams.events import JSONValue
+from streams.track_request import NOTHING_VALID, read_track_request
+
+BODY_BYTES_MAX: Final = 4 * 1024 * 1024
+REQUESTS_MAX: Final = 32
+RETRY_AFTER_S: Final = "1"
+
+
+class Door:
+    """Answers 201 when what it took is kept by the log, so that a caller may repeat whatever was not answered."""
+
+    def __init__(self, log: Log, clock: Clock, keys: Keys) -> None:
+        self._log = log
+        self._clock = clock
+        self._keys = keys
+        self._room = asyncio.Semaphore(REQUESTS_MAX)
+
+    def add_routes(self, app: web.Application) -> None:
+        """The paths of the door."""
+        app.router.add_post("/users/track", self._track)
+
+    async def _track(self, request: web.Request) -> web.Response:
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return refusal
+        async with self._room:
+            try:
+                body = await request.read()
+            except web.HTTPRequestEntityTooLarge:
+                return _said(413, f"more than {BODY_BYTES_MAX} bytes; send fewer objects at once")
+            return await self._take(body)
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not self._keys.accept(token.strip()):
+            return _said(401, "Invalid API key")
+        if request.content_type != "application/json":
+            return _said(415, "Content-Type must be application/json")
+        if self._room.locked():
+            metrics.LIMIT_HITS.labels("door_requests").inc()
+            return _said(429, "Rate Limited", headers={"Retry-After": RETRY_AFTER_S})
+        return None
+
+    async def _take(self, body: bytes) -> web.Response:
+        try:
+            found = read_track_request(body, self._clock.now_ms(), self._log.partitions)
+        except BadInput as error:
+            return _said(400, error.detail)
+        faults = [msgspec.structs.asdict(fault) for fault in found.faults]
+        if not found.outputs:
+            return _said(400, NOTHING_VALID, {"errors": faults})
+        try:
+            await self._log.append(found.outputs)
+        except HeadraceError as error:
+            return _said(503, str(error))
+        for array, count in found.processed.items():
+            metrics.DOOR_OBJECTS.labels(array).inc(count)
+        counts = {f"{array}_processed": count for array, count in found.processed.items()}
+        return _said(201, "success", counts | ({"errors": faults} if faults else {}))
+
+
+def _said(status: int, message: str, fields: JSONValue = None, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response({"message": message, **(fields or {})}, status=status, headers=headers)

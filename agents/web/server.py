@@ -1,0 +1,60 @@
+"""The HTTP server of a process: health, metrics, and the door where there is one."""
+
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from agents.web.door import BODY_BYTES_MAX, Door
+from config import metrics
+from streams.errors import BadSetting
+
+STOP_S_MAX: Final = 2.0
+
+
+class HttpServer:
+    """Serves at one address; `ready` is set by whoever starts it."""
+
+    def __init__(self, has_failed: Callable[[], bool], refresh: Callable[[], None], door: Door | None) -> None:
+        """`refresh` brings gauges up to date before they are shown."""
+        self._has_failed = has_failed
+        self._refresh = refresh
+        self._door = door
+        self._runner: web.AppRunner | None = None
+        self.ready = False
+
+    async def start(self, address: str) -> None:
+        """Serve at host:port; nowhere if that is empty. Raises BadSetting when the port is taken."""
+        if not address:
+            return
+        app = web.Application(client_max_size=BODY_BYTES_MAX)
+        app.router.add_get("/health/live", self._live)
+        app.router.add_get("/health/ready", self._ready)
+        app.router.add_get("/health/startup", self._ready)
+        app.router.add_get("/metrics", self._metrics)
+        if self._door is not None:
+            self._door.add_routes(app)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S_MAX)
+        await self._runner.setup()
+        host, _, port = address.rpartition(":")
+        try:
+            await web.TCPSite(self._runner, host, int(port)).start()
+        except OSError as error:
+            raise BadSetting(f"HEADRACE_HTTP={address}: {error.strerror}; choose another port") from None
+
+    async def stop(self) -> None:
+        """Answer what is under way, and stop serving."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _live(self, request: web.Request) -> web.Response:
+        failed = self._has_failed()
+        return web.json_response({"status": "failed" if failed else "ok"}, status=503 if failed else 200)
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok" if self.ready else "starting"}, status=200 if self.ready else 503)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        self._refresh()
+        return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
