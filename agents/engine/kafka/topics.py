@@ -1,5 +1,6 @@
 """The topics of an app on a cluster: created before the first worker reads, checked when they exist."""
 
+import asyncio
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -14,6 +15,8 @@ from streams.errors import BadSetting, OutsideFailing
 CHANGELOG: Final = "changelog"
 REPLICATION_WANTED: Final = 3
 DELETE_RETENTION_MS: Final = 86_400_000
+TOPICS_S_MAX: Final = 10.0
+TOPICS_LOOK_S: Final = 0.1
 _TOPIC_ALREADY_EXISTS: Final = 36
 _NAME, _VALUE = 0, 1
 
@@ -53,9 +56,22 @@ async def ensure_topics(settings: Settings) -> dict[str, str]:
         existing = set(await admin.list_topics())
         await _create(admin, settings, {name: config for name, config in wanted.items() if name not in existing})
         await _check(admin, settings, sorted(existing.intersection(wanted)))
-        return await read_topic_ids(admin._client, wanted)  # the admin client sends nothing raw
+        return await _topic_ids(admin, sorted(wanted))
     finally:
         await admin.close()
+
+
+async def _topic_ids(admin: Any, names: list[str]) -> dict[str, str]:
+    """The id of each topic; a broker may know one that was just created a moment later than another broker."""
+    deadline = asyncio.get_running_loop().time() + TOPICS_S_MAX
+    while True:
+        found = await read_topic_ids(admin._client, names)  # the admin client sends nothing raw
+        missing = sorted(set(names) - set(found))
+        if not missing:
+            return found
+        if asyncio.get_running_loop().time() > deadline:
+            raise OutsideFailing(f"topics {', '.join(missing)}: not known {TOPICS_S_MAX:.0f} s after their creation")
+        await asyncio.sleep(TOPICS_LOOK_S)
 
 
 async def _create(admin: Any, settings: Settings, missing: dict[str, dict[str, str]]) -> None:
