@@ -15,7 +15,7 @@ from streams.errors import BadSetting
 from streams.ingest import cdnow
 from streams.records import Output
 
-BATCH_RECORDS: Final = 2_000
+BATCH_RECORDS: Final = 500
 AHEAD_RECORDS_MAX: Final = 20_000
 PROGRESS_S: Final = 0.2
 _LINE: Final = "line"
@@ -36,6 +36,10 @@ def data_file() -> Path:
 
 class Pipeline(Protocol):
     """What a replay needs: a log to append to, and something that says how far the agents are."""
+
+    @property
+    def pace(self) -> Pace:
+        """The pace of the loop that the replay runs on."""
 
     async def behind(self) -> int:
         """Records that the agents have not finished; raises what made them stop."""
@@ -63,7 +67,7 @@ class Replay:
         done = [await self._last_line(log, partition) for partition in range(self._partitions)]
         outputs: list[Output] = []
         targets: dict[bytes, int] = {}
-        pace = Pace()
+        pace = pipeline.pace
         for number, entry in enumerate(self._entries):
             target = targets.get(entry.key)
             if target is None:
@@ -111,8 +115,8 @@ class Replay:
 
 async def _append(log: Log, pipeline: Pipeline, outputs: list[Output]) -> None:
     """Append, and wait while the agents are far behind."""
+    await pipeline.pace.rest()
     await log.append(outputs)
-    await asyncio.sleep(0)
     while await pipeline.behind() > AHEAD_RECORDS_MAX:  # noqa: ASYNC110  # an agent on another machine sets no event
         await asyncio.sleep(0.002)
 

@@ -14,6 +14,7 @@ import structlog
 
 from agents.definitions import Workspaces
 from agents.engine.kafka.log import KafkaLog
+from agents.engine.pace import Pace
 from agents.folder import DataFolder
 from agents.web.control import ControlClient, ControlServer
 from agents.web.door import Door
@@ -66,6 +67,7 @@ class Fleet:
     def __init__(self, settings: Settings, command: Sequence[str], *, door: bool) -> None:
         """Lock the folder; `command` starts one worker by the environment it gets; `door`: take events over HTTP."""
         self.settings = settings
+        self.pace = Pace()
         self.folder = DataFolder(settings.data)
         self.log = KafkaLog(settings)
         self.failure: asyncio.Future[BaseException] | None = None

@@ -3,7 +3,6 @@
 from typing import Final
 
 from agents.engine.engine import Engine
-from agents.engine.pace import Pace
 from agents.engine.slices import Slice
 from config import metrics
 from streams import topics
@@ -38,13 +37,13 @@ class Intake:
         settings = self._engine.settings
         topic_id = self._engine.transport.topic_id(piece.topic)
         outputs: list[Output] = []
-        pace = Pace()
         for record in piece.records:
             outputs += route(record, topic_id, piece.partition, settings.partitions, settings.clock)
-            await pace.breathe()
+            await self._engine.pace.breathe()
         refused = [output for output in outputs if output.topic == topics.DEAD_LETTERS.name]
         transport = self._engine.transport
         batch = transport.batch()
+        await self._engine.pace.rest()
         stage_position(batch, NAME, piece.topic, piece.partition, piece.next_offset)
         if refused:
             stage_refused(batch, piece.partition, read_refused(self._engine.store, piece.partition) + len(refused))

@@ -13,6 +13,8 @@ import msgspec
 from agents.definitions import Workspaces
 from agents.delivery import Delivery
 from agents.engine.engine import Engine
+from agents.engine.interpreter import set_up_interpreter
+from agents.engine.pace import Pace
 from agents.engine.transport import Log
 from agents.export import Export
 from agents.folder import DataFolder
@@ -107,6 +109,7 @@ class Node:
             self._watch(partial(publish_positions, self.engine))
         versions = (VERSION, python_version(), faust.__version__)
         metrics.BUILD_INFO.labels(*versions).set(1)
+        set_up_interpreter()
         self.server.ready = True
 
     def _has_failed(self) -> bool:
@@ -144,6 +147,11 @@ class Node:
     async def ask(self, command: str, args: dict[str, Any]) -> JSONValue:
         """One command's answer, as the control socket would give it."""
         return await COMMANDS[command](self)(args)
+
+    @property
+    def pace(self) -> Pace:
+        """The pace of this process's loop."""
+        return self.engine.pace
 
     async def behind(self) -> int:
         """Records that the agents have not finished; raises what made the engine stop."""

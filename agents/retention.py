@@ -5,6 +5,7 @@ from typing import Final
 
 from agents.engine.engine import Engine
 from streams import topics
+from tables.log import TRIM_CHUNKS_MAX
 
 LOOK_S: Final = 60.0
 
@@ -28,6 +29,16 @@ async def trim_once(engine: Engine) -> int:
             if below is None:
                 place = (topic.name, partition)
                 below = (await engine.transport.ends([place]))[place]
-            dropped += await engine.transport.trim(topic.name, partition, below, before_ms)
-            await asyncio.sleep(0)
+            dropped += await _trim(engine, topic.name, partition, below, before_ms)
     return dropped
+
+
+async def _trim(engine: Engine, topic: str, partition: int, below_offset: int, before_ms: int) -> int:
+    """Drop what one partition no longer keeps, a few chunks per turn of the loop."""
+    total = 0
+    while True:
+        await engine.pace.rest()
+        dropped = await engine.transport.trim(topic, partition, below_offset, before_ms)
+        total += dropped
+        if dropped < TRIM_CHUNKS_MAX:
+            return total

@@ -5,7 +5,7 @@ from typing import Final
 
 from tables.store import Batch, Store
 
-CHUNK_ROWS: Final = 1_000
+CHUNK_ROWS: Final = 250
 _NO_LIMIT: Final = 1 << 63
 
 

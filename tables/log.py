@@ -9,10 +9,16 @@ import msgspec
 
 from streams.codec import pack
 from streams.errors import BadState
-from streams.records import SLICE_BYTES_MAX, SLICE_RECORDS_MAX, Headers, Output, Place, Record
+from streams.records import SLICE_BYTES_MAX, Headers, Output, Place, Record
 from tables.store import Batch, Store
 
 TAIL_BYTES_MAX: Final = 512 * 1024
+READ_RECORDS_MAX: Final = 500
+"""Of one slice: fewer than on Kafka, since a commit here costs little, and is one write that holds the loop."""
+
+TRIM_CHUNKS_MAX: Final = 200
+"""Chunks that are looked at, on the loop, in one call."""
+
 _BATCH_OVERHEAD: Final = 64
 
 
@@ -23,7 +29,14 @@ class _Chunk(msgspec.Struct, array_like=True):
     rows: list[tuple[bytes | None, bytes, Headers | None]]
 
 
+class _ChunkHead(msgspec.Struct, array_like=True):
+    """The append time alone."""
+
+    append_ms: int
+
+
 _decoder: Final = msgspec.msgpack.Decoder(_Chunk)
+_head_decoder: Final = msgspec.msgpack.Decoder(_ChunkHead)
 
 
 class Log:
@@ -104,7 +117,7 @@ class Log:
         topic: str,
         partition: int,
         offset: int,
-        records_max: int = SLICE_RECORDS_MAX,
+        records_max: int = READ_RECORDS_MAX,
         bytes_max: int = SLICE_BYTES_MAX,
     ) -> list[Record]:
         """Records from an offset on, within bounds, but at least one if there is one.
@@ -144,7 +157,7 @@ class Log:
         """Drop whole chunks that lie below an offset and are older than a time, keeping the last chunk.
 
         Returns:
-            The number of chunks dropped.
+            The number of chunks dropped, at most `TRIM_CHUNKS_MAX`; at that number there may be more.
         """
         place = (topic, partition)
         dropped = 0
@@ -154,7 +167,7 @@ class Log:
             if previous is not None:
                 upto = key
                 dropped += 1
-            if _decoder.decode(value).append_ms >= before_ms:
+            if dropped == TRIM_CHUNKS_MAX or _head_decoder.decode(value).append_ms >= before_ms:
                 break
             previous = key
         if upto is not None:

@@ -16,6 +16,7 @@ from faust.types import TP, ConsumerMessage, Message
 from faust.types.tuples import RecordMetadata
 from mode import ServiceT
 
+from agents.engine.pace import Pace
 from agents.engine.slices import Slice, Slices
 from agents.engine.transport import Transport
 from config.settings import Settings
@@ -34,6 +35,7 @@ class Served(Protocol):
 
     app: Any
     settings: Settings
+    pace: Pace
     slices: Slices
     transport: Transport
 
@@ -78,12 +80,14 @@ class SliceConsumer(consumer.Consumer):
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
         """Replaces the per-message loop: one callback per slice, round robin over the partitions."""
+        pace = engine_of(self.app).pace
         while not (self.should_stop or fetcher.should_stop):
             if not self.flow_active:
                 await self.sleep(0.01)
                 continue
             taken = 0
             for tp in sorted(self._get_active_partitions()):
+                await pace.breathe()
                 piece = self._slices.take(engine_of(self.app).place_of(tp))
                 if piece is not None:
                     taken += 1
@@ -124,8 +128,8 @@ class SliceConsumer(consumer.Consumer):
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         raise BadState("records are read as slices")
 
-    def verify_event_path(self, now: float, tp: TP) -> None:
-        """Nothing: progress is watched by the engine."""
+    async def verify_all_partitions_active(self) -> None:
+        """Nothing: progress is watched by the engine, and Faust's way takes turns of the loop per partition."""
 
     def verify_recovery_event_path(self, now: float, tp: TP) -> None:
         """Nothing: there is no changelog to recover from."""

@@ -12,6 +12,7 @@ from agents.engine.agent import Agent
 from agents.engine.driver import PromptTableManager, SliceSchema, register_driver
 from agents.engine.embedded import EmbeddedTransport
 from agents.engine.lanes import Lanes
+from agents.engine.pace import Pace
 from agents.engine.slices import Slices
 from agents.engine.transport import Transport
 from config.clock import Clock
@@ -32,6 +33,7 @@ class Engine:
         self.settings = settings
         self.clock = clock
         self.store = store
+        self.pace = Pace()
         self.transport = self._transport(store)
         self.slices = Slices(self.transport)
         self.log = structlog.get_logger("headrace")
@@ -59,7 +61,7 @@ class Engine:
 
     def register(self, agent: Agent) -> None:
         """Make an agent one of Faust's, by its name, that reads whole slices of its topics."""
-        lanes = Lanes(agent.handle, self.fail)
+        lanes = Lanes(agent.handle, self.fail, self.pace)
         self.agents.append(agent)
         self._lanes.append(lanes)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from agents.engine.pace import Pace
 from agents.engine.slices import Slice
 from streams.records import Place
 
@@ -10,8 +11,11 @@ from streams.records import Place
 class Lanes:
     """Hands slices to a handler, in order within a partition; its error goes to `on_failure`, once."""
 
-    def __init__(self, handle: Callable[[Slice], Awaitable[None]], on_failure: Callable[[BaseException], None]) -> None:
-        """Make lanes as partitions appear."""
+    def __init__(
+        self, handle: Callable[[Slice], Awaitable[None]], on_failure: Callable[[BaseException], None], pace: Pace
+    ) -> None:
+        """Make lanes as partitions appear; all lanes of a loop share its pace."""
+        self._pace = pace
         self._handle = handle
         self._on_failure = on_failure
         self._queues: dict[Place, asyncio.Queue[Slice]] = {}
@@ -32,7 +36,9 @@ class Lanes:
     async def _run(self, queue: asyncio.Queue[Slice]) -> None:
         try:
             while True:
-                await self._handle(await queue.get())
+                piece = await queue.get()
+                await self._pace.breathe()
+                await self._handle(piece)
                 self._given -= 1
         except asyncio.CancelledError:
             raise

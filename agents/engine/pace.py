@@ -1,20 +1,51 @@
-"""Pace: let the event loop breathe during long work."""
+"""Pace: everyone who works on the loop shares one small budget per turn of it, in order of asking."""
 
 import asyncio
+from collections import deque
 from time import perf_counter
 from typing import Final
 
-WORK_S_MAX: Final = 0.004
+TURN_S_MAX: Final = 0.002
+"""Work per turn of the loop. What a worker does between two questions comes on top, so keep that small."""
 
 
 class Pace:
-    """Call `breathe` between records: every few milliseconds of work it gives others a turn."""
+    """One per loop. Ask with `breathe` before each small piece of work and after every other `await`.
+
+    Without it each of some fifty lanes would do its own few milliseconds in the same turn of the loop, and
+    a turn would be the sum of them. Whoever finds the budget used up waits in line; each turn wakes one.
+    """
 
     def __init__(self) -> None:
-        self._since = perf_counter()
+        self._since = -1.0
+        self._line: deque[asyncio.Future[None]] = deque()
 
-    async def breathe(self) -> None:
-        """Yield to the loop if the work since the last turn took too long."""
-        if perf_counter() - self._since > WORK_S_MAX:
-            await asyncio.sleep(0)
-            self._since = perf_counter()
+    async def breathe(self, need_s: float = 0.0) -> None:
+        """Return at once while this turn's budget lasts, else when it is this caller's turn.
+
+        Args:
+            need_s: about how long the caller's next piece takes, if that is long for a turn.
+        """
+        if perf_counter() - self._since + need_s > TURN_S_MAX:
+            await self.rest()
+
+    async def rest(self) -> None:
+        """Wait in line for a turn with its whole budget, for a piece of work that cannot be divided."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        if not self._line:
+            loop.call_soon(self._next)
+        self._line.append(turn)
+        await turn
+
+    def _next(self) -> None:
+        """Give the first in line its turn, and look again one turn of the loop later."""
+        loop = asyncio.get_running_loop()
+        self._since = perf_counter()
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():  # cancelled while it waited
+                turn.set_result(None)
+                break
+        if self._line:
+            loop.call_soon(self._next)
