@@ -6,7 +6,6 @@ import msgspec
 
 from agents.definitions import Workspaces
 from agents.engine.engine import Engine
-from agents.engine.pace import Pace
 from agents.engine.slices import Slice
 from channels.channel import Envelope, Provider, Receipt, Render, Request, Skipped
 from channels.registry import CHANNELS
@@ -19,13 +18,15 @@ from streams.mailbox import Outcome, OutcomeKind
 from streams.policy.consent import may_receive
 from streams.records import Output
 from streams.sends import Send, decode_send
-from tables.dispatches import Dispatch, Dispatches
+from tables.dispatches import Dispatch, Dispatches, State
 from tables.partition import UsersView
 from tables.positions import read_position, stage_position
 from tables.store import Batch
 
 NAME: Final = "delivery"
 REASON_CHARS_MAX: Final = 200
+PIECE_SENDS: Final = 25
+"""Sends that are looked up at once, on the loop."""
 
 
 class Delivery:
@@ -74,28 +75,28 @@ class Delivery:
 
     async def _record(self, piece: Slice) -> dict[str, Dispatch]:
         """Render and record a slice's sends, with the new position; returns those to attempt."""
-        sends = {send.dispatch_id: send for send in (decode_send(record.value) for record in piece.records)}
-        table = self.dispatches[piece.partition]
-        known = table.known(list(sends))
-        fresh = [send for name, send in sends.items() if name not in known]
-        consents = self._consents(piece.partition, [send.user for send in fresh])
-        pace = Pace()
-        prepared: list[Dispatch] = []
-        for send, consent in zip(fresh, consents, strict=True):
-            prepared.append(self._prepare(send, consent))
+        table, pace = self.dispatches[piece.partition], self._engine.pace
+        prepared: dict[str, Dispatch] = {}
+        for start in range(0, len(piece.records), PIECE_SENDS):
             await pace.breathe()
+            decoded = [decode_send(record.value) for record in piece.records[start : start + PIECE_SENDS]]
+            sends = {send.dispatch_id: send for send in decoded if send.dispatch_id not in prepared}
+            known = table.known(list(sends))
+            fresh = [send for name, send in sends.items() if name not in known]
+            consents = self._consents(piece.partition, [send.user for send in fresh])
+            for send, consent in zip(fresh, consents, strict=True):
+                await pace.breathe()
+                prepared[send.dispatch_id] = self._prepare(send, consent)
+        await pace.rest()
         batch = self._engine.transport.batch()
         outputs: list[Output] = []
-        recorded: dict[str, Dispatch] = {}
-        for dispatch in prepared:  # without a pause: another channel's commit takes the counts as they stand
+        for dispatch in prepared.values():  # without a pause: another channel's commit takes the counts as they stand
             table.stage(batch, dispatch, old_state=None)
-            if dispatch.state == "attempting":
-                recorded[dispatch.dispatch_id] = dispatch
-            else:
+            if dispatch.state != "attempting":
                 outputs.append(_outcome(piece.partition, dispatch))
         stage_position(batch, NAME, piece.topic, piece.partition, piece.next_offset)
         await self._commit(piece.partition, batch, table, outputs)
-        return recorded
+        return {name: dispatch for name, dispatch in prepared.items() if dispatch.state == "attempting"}
 
     def _prepare(self, send: Send, consent: str) -> Dispatch:
         """The dispatch of a send: rendered and about to be attempted, or aborted with the reason."""
@@ -143,6 +144,7 @@ class Delivery:
     async def _attempt(self, partition: int, recorded: dict[str, Dispatch]) -> None:
         """Read pause and consent once more, then attempt; the outcome is kept and told together."""
         dispatches = list(recorded.values())
+        await self._engine.pace.rest()  # so that nobody's turn lies between reading consent and the attempt
         consents = self._consents(partition, [dispatch.user for dispatch in dispatches])
         requests: dict[str, list[Request]] = {}
         receipts: list[Receipt] = []
@@ -158,16 +160,20 @@ class Delivery:
 
     async def _finish(self, partition: int, open_ones: dict[str, Dispatch], receipts: list[Receipt]) -> None:
         """Write what became of dispatches, and tell their users, in one commit."""
-        table = self.dispatches[partition]
-        batch = self._engine.transport.batch()
-        outputs = []
+        table, pace = self.dispatches[partition], self._engine.pace
+        outputs: list[Output] = []
+        finished: list[tuple[Dispatch, State]] = []
         for receipt in receipts:
+            await pace.breathe()
             dispatch = open_ones[receipt.dispatch_id]
-            old_state = dispatch.state
+            finished.append((dispatch, dispatch.state))
             dispatch.state, dispatch.reason = receipt.kind, receipt.reason
             dispatch.updated_ms = self._now_ms(dispatch.decided_ms)
-            table.stage(batch, dispatch, old_state=old_state)
             outputs.append(_outcome(partition, dispatch))
+        await pace.rest()
+        batch = self._engine.transport.batch()
+        for dispatch, old_state in finished:  # without a pause, like above
+            table.stage(batch, dispatch, old_state=old_state)
         await self._commit(partition, batch, table, outputs)
 
     async def _commit(self, partition: int, batch: Batch, table: Dispatches, outputs: list[Output]) -> None:
@@ -177,8 +183,8 @@ class Delivery:
     def _consents(self, partition: int, users: list[str]) -> list[str]:
         """Per user the channel that is refused, nothing if none is, `?` where the row cannot be read."""
         return [
-            "?" if row is None else "" if may_receive("email", row.attributes) else "email"
-            for row in self._users.get_many(partition, users)
+            "?" if attributes is None else "" if may_receive("email", attributes) else "email"
+            for attributes in self._users.attributes(partition, users)
         ]
 
     def _refusal(self, campaign: str, channel: str, consent: str) -> str:

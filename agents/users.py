@@ -5,7 +5,6 @@ from typing import Final
 
 from agents.definitions import Workspaces
 from agents.engine.engine import Engine
-from agents.engine.pace import Pace
 from agents.engine.slices import Slice
 from config import metrics
 from streams import topics
@@ -20,8 +19,12 @@ from streams.sends import Send
 from tables.partition import PartitionState, UsersView
 
 NAME: Final = "users"
-EFFECTS_MAX: Final = 4_000
-ROWS_MAX: Final = 2_000
+EFFECTS_MAX: Final = 600
+ROWS_MAX: Final = 300
+"""A slice with more effects or changed rows is committed in parts: a batch is written in one piece, on the loop."""
+
+_PIECE_EFFECTS: Final = 100
+_WRITE_S: Final = 3e-6  # what one row or record adds to the time of a commit
 _EVENT_TYPES: Final = {
     "custom_events": "event",
     "purchases": "purchase",
@@ -78,11 +81,8 @@ class Users:
     async def handle(self, piece: Slice) -> None:
         """Fold a slice and commit it."""
         began = perf_counter()
-        state = self.states[piece.partition]
-        state.load(record.key.decode() for record in piece.records if record.key is not None)
-        pace = Pace()
         for record in piece.records:
-            await self._apply(piece.partition, record, pace)
+            await self._apply(piece.partition, record)
         await self._commit(piece.partition)
         metrics.RECORDS_READ.labels(NAME).inc(len(piece.records))
         age_ms = self._engine.clock.now_ms() - piece.records[0].append_ms
@@ -90,13 +90,13 @@ class Users:
         metrics.SLICE_SECONDS.labels(NAME).observe(perf_counter() - began)
         self._engine.slices.finish(piece)
 
-    async def _apply(self, partition: int, record: Record, pace: Pace) -> None:
-        """Fire what is due by the record's time, then apply it; a long run of timers is committed in parts.
+    async def _apply(self, partition: int, record: Record) -> None:
+        """Fire what is due by the record's time, then apply it; a long run of either is committed in parts.
 
         A part is safe at any point: each timer moves the clock to its own due time, and the record is
         not counted as applied before it is.
         """
-        fold, state = self.folds[partition], self.states[partition]
+        fold = self.folds[partition]
         if record.append_ms > self._engine.clock.now_ms() + AHEAD_MAX_MS:
             raise BadState(
                 f"mailbox[{partition}] offset {record.offset} was appended at {record.append_ms} ms, more than a "
@@ -107,20 +107,32 @@ class Users:
             await self._workspaces.load()
         now_ms = fold.time_of(letter, record.append_ms)
         while fold.fire_next(now_ms):
-            if len(fold.effects) >= EFFECTS_MAX or state.changed >= ROWS_MAX:
-                await self._commit(partition)
-            await pace.breathe()
+            await self._relieve(partition)
         fold.apply(record.key or b"", record.value, letter, now_ms)
         fold.position.next_offset = record.offset + 1
-        await pace.breathe()
+        await self._relieve(partition)
+
+    async def _relieve(self, partition: int) -> None:
+        """Let others work, and commit before a batch outgrows what the loop can write at once."""
+        if len(self.folds[partition].effects) >= EFFECTS_MAX or self.states[partition].changed >= ROWS_MAX:
+            await self._commit(partition)
+        await self._engine.pace.breathe()
 
     async def _commit(self, partition: int) -> None:
         """Rows, timers, position and outputs: whole or not at all."""
+        pace, state = self._engine.pace, self.states[partition]
         effects = self.folds[partition].take_effects()
-        outputs = to_outputs(effects, partition)
+        outputs: list[Output] = []
+        for start in range(0, len(effects), _PIECE_EFFECTS):
+            await pace.breathe()
+            outputs += to_outputs(effects[start : start + _PIECE_EFFECTS], partition)
         batch = self._engine.transport.batch()
-        self.states[partition].stage(batch)
+        for _ in state.stage_rows(batch):
+            await pace.breathe()
+        await pace.breathe((state.changed + len(outputs)) * _WRITE_S)
+        state.stage_rest(batch)
         await self._engine.transport.commit(partition, batch, outputs)
+        await pace.breathe()
         self._measure(partition, effects)
 
     def _measure(self, partition: int, effects: list[Effect]) -> None:

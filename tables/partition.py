@@ -1,16 +1,19 @@
 """The state of one mailbox partition: rows over the store, due timers, and the fold's position."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
 from streams.codec import pack
+from streams.events import JSONScalar
 from streams.fold import Position
-from streams.profiles.row import User, decode_row, encode_row
+from streams.profiles.row import User, decode_attributes, decode_row, encode_row
 from tables.due import DueIndex
 from tables.recent import RecentRows
 from tables.store import Batch, Store
+
+PIECE_ROWS: Final = 50
 
 _position_decoder: Final = msgspec.msgpack.Decoder(Position)
 
@@ -27,7 +30,6 @@ class PartitionState:
         self._store = store
         self._prefix = partition.to_bytes(2, "big")
         self._dirty: dict[str, User] = {}
-        self._loaded: dict[str, User | None] = {}
         self._recent = RecentRows()
         self.due = DueIndex(store, partition)
         self.position = self._read_position()
@@ -36,14 +38,6 @@ class PartitionState:
         data = self._store.get("meta", _position_key(self.partition))
         return Position() if data is None else _position_decoder.decode(data)
 
-    def load(self, user_keys: Iterable[str]) -> None:
-        """Fetch the rows that a slice will ask for with one multi-get."""
-        misses = sorted({key for key in user_keys if key not in self._dirty and key not in self._recent})
-        values = self._store.get_many("users", [self._prefix + key.encode() for key in misses])
-        self._loaded = {
-            key: None if value is None else decode_row(value) for key, value in zip(misses, values, strict=True)
-        }
-
     def get(self, user_key: str) -> User | None:
         """The user's row; the caller owns it until `put`."""
         user = self._dirty.get(user_key)
@@ -51,8 +45,6 @@ class PartitionState:
             user = self._recent.get(user_key)
         if user is not None:
             return user
-        if user_key in self._loaded:
-            return self._loaded[user_key]
         data = self._store.get("users", self._prefix + user_key.encode())
         return None if data is None else decode_row(data)
 
@@ -72,13 +64,30 @@ class PartitionState:
 
     def stage(self, batch: Batch) -> None:
         """Add rows, due entries and position to a batch; the overlay starts anew."""
-        for user_key, user in self._dirty.items():
+        for _ in self.stage_rows(batch):
+            pass
+        self.stage_rest(batch)
+
+    def stage_rows(self, batch: Batch) -> Iterator[None]:
+        """The rows alone, with a stop after every few, at which others may work; `stage_rest` must follow.
+
+        Nobody may change this state in between.
+        """
+        for number, (user_key, user) in enumerate(self._dirty.items()):
             row = encode_row(user)
             batch.put("users", self._prefix + user_key.encode(), row)
             self._recent.keep(user_key, user, len(row))
+            if number % PIECE_ROWS == PIECE_ROWS - 1:
+                yield
+
+    def stage_rest(self, batch: Batch) -> None:
+        """Due entries and position, behind the rows; the overlay starts anew.
+
+        From here until the batch is written neither store nor overlay knows the new due entries.
+        """
         self.due.stage(batch)
         batch.put("meta", _position_key(self.partition), pack(self.position))
-        self._dirty, self._loaded = {}, {}
+        self._dirty = {}
 
 
 def _position_key(partition: int) -> bytes:
@@ -97,11 +106,11 @@ class UsersView:
         data = self._store.get("users", partition.to_bytes(2, "big") + user_key.encode())
         return None if data is None else decode_row(data)
 
-    def get_many(self, partition: int, user_keys: list[str]) -> list[User | None]:
-        """The rows of several users of a partition, as last written."""
+    def attributes(self, partition: int, user_keys: list[str]) -> list[dict[str, JSONScalar] | None]:
+        """The attributes of several users of a partition, as last written."""
         prefix = partition.to_bytes(2, "big")
         found = self._store.get_many("users", [prefix + key.encode() for key in user_keys])
-        return [None if data is None else decode_row(data) for data in found]
+        return [None if data is None else decode_attributes(data) for data in found]
 
     def raw(self, partition: int) -> Iterator[tuple[str, bytes]]:
         """Every row of a partition as stored, in order of user."""

