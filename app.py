@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, Self
 
-from config.settings import Settings, SettingsError, load_settings
+from config.settings import EXPORT_TOPIC, Settings, SettingsError, load_settings
 from config.workspace import DEMO_FOLDER, WorkspaceError
 from streams.errors import HeadraceError
 
@@ -246,6 +246,7 @@ def _progress(sent: int, total: int, seconds: float) -> None:
 
 def _summary(settings: Settings, line: dict[str, Any], first: list[dict[str, Any]]) -> None:
     """What happened, for people."""
+    rows = line["export"]["rows"]
     out = [
         "",
         f"{line['events']:,} purchases of {line['users']:,} users, {line['revenue']:,.2f} USD",
@@ -268,7 +269,7 @@ def _summary(settings: Settings, line: dict[str, Any], first: list[dict[str, Any
         "",
         f"mails      {settings.outbox_folder / 'email.mbox'}",
         f"webhooks   {settings.outbox_folder / 'webhook.jsonl'}",
-        f"exports    {settings.exports_folder} ({line['export']['rows']:,} rows in {line['export']['files']} files)",
+        f"exports    {settings.exports_folder or EXPORT_TOPIC} ({rows:,} rows in {line['export']['files']} files)",
         "",
     ]
     print("\n".join(out), file=sys.stderr)

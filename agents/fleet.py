@@ -21,7 +21,7 @@ from agents.web.door import Door
 from agents.web.keys import Keys
 from agents.web.server import HttpServer
 from config.clock import SystemClock
-from config.settings import PREFIX, Settings
+from config.settings import EXPORT_TOPIC, PREFIX, Settings
 from streams.errors import BadSetting, HeadraceError, OutsideFailing
 from streams.events import JSONValue
 
@@ -212,12 +212,13 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 def _environment(settings: Settings, number: int, folder: Path) -> dict[str, str]:
     """A worker's settings: the fleet's, but for what each process has of its own."""
     host, _, port = settings.http.rpartition(":")
+    exports = settings.exports_folder
     own = {
         "DATA": str(folder),
         "WORKERS": "1",
         "MEMBER": f"{settings.member or settings.app}-{number}",
         "HTTP": f"{host}:{int(port) + 1 + number}" if settings.http else "",
-        "EXPORTS": f"file://{settings.exports_folder.absolute()}",
+        "EXPORTS": f"file://{exports.absolute()}" if exports else EXPORT_TOPIC,
         "OUTBOX": str(settings.outbox_folder.absolute()),
         "WORKSPACE": str(settings.workspace.absolute()) if settings.workspace else "",
         "CLOCK": settings.clock,

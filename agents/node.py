@@ -12,6 +12,7 @@ import msgspec
 
 from agents.definitions import Workspaces
 from agents.delivery import Delivery
+from agents.engine.agent import Agent
 from agents.engine.engine import Engine
 from agents.engine.interpreter import set_up_interpreter
 from agents.engine.pace import Pace
@@ -79,8 +80,11 @@ class Node:
         self.users = Users(engine, self.workspaces)
         providers = {channel: Outbox(settings.outbox_folder, channel) for channel in FILE_NAMES}
         self.delivery = Delivery(engine, self.workspaces, dict(providers))
-        self.export = Export(engine, AvroFiles(settings.exports_folder, settings.app))
-        for agent in (Intake(engine), self.users, self.delivery, self.export):
+        folder = settings.exports_folder
+        self.export = Export(engine, AvroFiles(folder, settings.app) if folder else None)
+        agents: list[Agent] = [Intake(engine), self.users, self.delivery]
+        agents += [self.export] if folder else []
+        for agent in agents:
             engine.register(agent)
         self.workspaces.on_change = self.users.switch
         has_door = door and bool(settings.http)

@@ -13,6 +13,7 @@ PREFIX: Final = "HEADRACE_"
 SECRETS: Final = ("api_key",)
 EMBEDDED: Final = "embedded://"
 _KAFKA: Final = re.compile(r"kafka://[^\s,/]+:\d+(,[^\s,/]+:\d+)*")
+EXPORT_TOPIC: Final = "topic://"
 PORT_MAX: Final = 65_535
 # Settings of the public contract whose part is not built yet: refused rather than silently ignored.
 NOT_BUILT: Final = {
@@ -44,7 +45,10 @@ class Settings(BaseSettings):
         "127.0.0.1:8080"
     )
     api_key: Annotated[str | None, Field(repr=False, description="One full key for the doors.")] = None
-    exports: Annotated[str | None, Field(description="file://folder; by default exports/ in the data folder.")] = None
+    exports: Annotated[
+        str | None,
+        Field(description="file://folder, topic:// or both; by default file://exports in the data folder."),
+    ] = None
     outbox: Annotated[Path | None, Field(description="The demo outbox's folder; by default outbox/ in the data.")] = (
         None
     )
@@ -79,8 +83,10 @@ class Settings(BaseSettings):
     @field_validator("exports")
     @classmethod
     def _known_exports(cls, exports: str | None) -> str | None:
-        if exports is not None and not exports.startswith("file://"):
-            raise ValueError("only file://folder is built yet")
+        places = exports.split(",") if exports is not None else []
+        folders = [place for place in places if place.startswith("file://") and place != "file://"]
+        if len(folders) > 1 or any(place not in (*folders, EXPORT_TOPIC) for place in places):
+            raise ValueError("write file://folder, or topic:// for the topic alone, or both with a comma between")
         return exports
 
     @field_validator("http")
@@ -92,9 +98,12 @@ class Settings(BaseSettings):
         return http
 
     @property
-    def exports_folder(self) -> Path:
-        """Where export files go."""
-        return Path(self.exports.removeprefix("file://")) if self.exports else self.data / "exports"
+    def exports_folder(self) -> Path | None:
+        """Where export files go; None when the topic alone is wanted."""
+        if not self.exports:
+            return self.data / "exports"
+        folders = [place for place in self.exports.split(",") if place != EXPORT_TOPIC]
+        return Path(folders[0].removeprefix("file://")) if folders else None
 
     @property
     def outbox_folder(self) -> Path:

@@ -1,6 +1,7 @@
 """What happened, as the export records that Currents readers know: behaviours and message lifecycles."""
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -15,6 +16,7 @@ REASON_CHARS_MAX: Final = 1_024
 
 _FLOAT_MAX: Final = 3.4028234663852886e38  # of the 32 bits that the schema gives a price
 _CAMPAIGNS_REMEMBERED_MAX: Final = 4_096
+_PERSON: Final = {"gender": "gender", "country": "country", "language": "language", "time_zone": "timezone"}
 _SLUG: Final = re.compile(r"[a-z][a-z0-9_]*(?=:|$)")
 _REJECTION: Final = re.compile(r"55\d(?!\w)")
 _STATUS: Final = re.compile(r"([1-5]\d\d)(?!\w)")
@@ -51,19 +53,29 @@ def purchases(external_id: str, purchase: Purchase, cause: Cause) -> list[Curren
     ]
 
 
-def session(external_id: str, event: Session, cause: Cause) -> CurrentsRecord:
-    """The `SessionStart` or `SessionEnd` under `users.behaviors.app`; an id that nobody gave is empty.
+def sessions(
+    external_id: str, event: Session, cause: Cause, attributes: Mapping[str, JSONValue], *, is_first: bool
+) -> list[CurrentsRecord]:
+    """The `SessionStart` or `SessionEnd` under `users.behaviors.app`, a user's first start as `FirstSession` too.
 
-    The two ids are not nullable in the schema. No duration: the start lies in the past.
+    An id that nobody gave is empty: the two ids are not nullable in the schema. No duration: the start of
+    a session is not kept. The first session tells who the user was known to be at that moment.
     """
-    fields: dict[str, JSONValue] = {
-        "id": _behaviour_id(cause, 0),
+    shared: dict[str, JSONValue] = {
         "user_id": user_id(external_id),
         "external_user_id": external_id,
         "app_id": event.app_id or "",
         "session_id": event.session_id or "",
     }
     kind = "SessionStart" if event.started else "SessionEnd"
+    records = [_app(kind, event, {"id": _behaviour_id(cause, 0), **shared})]
+    if event.started and is_first:
+        known = {name: attributes[field] for field, name in _PERSON.items() if attributes.get(field) is not None}
+        records.append(_app("FirstSession", event, {"id": _behaviour_id(cause, 1), **shared, **known}))
+    return records
+
+
+def _app(kind: str, event: Session, fields: dict[str, JSONValue]) -> CurrentsRecord:
     return CurrentsRecord(f"users.behaviors.app.{kind}", event.time_ms, fields)
 
 

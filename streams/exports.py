@@ -1,4 +1,4 @@
-"""Export files as values: their schemas, their names, their rows and when one is full."""
+"""Exports as values: schemas, the JSON of the topic, and the names, rows and sizes of files."""
 
 import re
 from collections.abc import Mapping
@@ -7,9 +7,11 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from streams.codec import to_json
 from streams.effects import CurrentsRecord
 from streams.errors import BadState
 from streams.events import JSONValue
+from streams.records import Headers
 from streams.times import SECOND_MS, hour_of
 
 ROWS_MAX: Final = 15_000
@@ -20,9 +22,12 @@ BYTES_MAX: Final = 8 * 1_024 * 1_024
 Schema: TypeAlias = dict[str, JSONValue]
 Row: TypeAlias = dict[str, JSONValue]
 
-decode_currents: Final = msgspec.json.Decoder(CurrentsRecord).decode
-"""The record in a value of the currents topic; ours wrote it, so a failure is a defect and raises."""
+EVENT_TYPE: Final = "event_type"
+"""The header, and the field of the topic's value, that name the event type."""
 
+ID: Final = "id"
+
+_decode: Final = msgspec.json.Decoder(dict[str, JSONValue]).decode
 _NAMESPACE: Final = "dataexport.S3.inner"
 _APP: Final = re.compile(r"[A-Za-z0-9._-]+")
 _TIME_MIN_S: Final = -(2**31)
@@ -50,9 +55,13 @@ _FIELDS: Final = {
     "users.messages.email.Abort": "ID CMP CNV SND ABT canvas_step_message_variation_id? device_id? "
     "email_address ip_pool? timezone?",
     "users.messages.email.Bounce": "ID CMP CNV SND MAIL timezone? sending_ip? bounce_reason? is_drop:boolean?",
+    "users.messages.email.Deferral": "ID CMP CNV SND MAIL canvas_step_message_variation_id? recipient_domain? "
+    "sending_ip? timezone? deferral_reason? attempt_count:int?",
+    "users.messages.email.Delivery": "ID CMP CNV SND MAIL timezone? sending_ip?",
     "users.messages.email.Retry": "ID CMP CNV SND GEO RTY canvas_step_message_variation_id? timezone? "
     "email_address ip_pool? device_id?",
     "users.messages.email.Send": "ID CMP CNV SND timezone? email_address ip_pool? message_extras? from_domain?",
+    "users.messages.email.SoftBounce": "ID CMP CNV SND MAIL timezone? sending_ip? bounce_reason?",
     "users.messages.webhook.Abort": "ID CMP CNV SND ABT canvas_step_message_variation_id? device_id? timezone?",
     "users.messages.webhook.Failure": "ID CMP CNV SND http_status_code:int? endpoint_url? "
     "canvas_step_message_variation_id? content_length:int? host? raw_response? retry_count:int? url_path? "
@@ -101,6 +110,34 @@ def object_name(event_type: str, first_time_ms: int, partition: int, first_offse
         raise BadState(f"no export file can be named after {app!r}, {partition} and {first_offset}")
     folder = f"event_type={event_type}/date={hour_of(first_time_ms)}"
     return f"{folder}/dataexport.{app}+{partition}+{first_offset:020d}.avro"
+
+
+def topic_value(record: CurrentsRecord) -> bytes:
+    """The JSON of a record in the currents topic: one flat object, its keys those of the schema and `event_type`.
+
+    >>> topic_value(CurrentsRecord("users.behaviors.Purchase", 1_999, {"id": "x"}))
+    b'{"event_type":"users.behaviors.Purchase","id":"x","time":1}'
+    """
+    return to_json({EVENT_TYPE: record.event_type, **row(record.fields, record.time_ms)})
+
+
+def topic_headers(record: CurrentsRecord) -> Headers:
+    """What a consumer can route and deduplicate by without reading the value."""
+    return ((EVENT_TYPE, record.event_type.encode()), (ID, str(record.fields[ID]).encode()))
+
+
+def decode_row(value: bytes) -> Row:
+    """The row in a value of the currents topic, `event_type` among its fields; a failure is our defect and raises."""
+    found: Row = _decode(value)
+    return found
+
+
+def event_type_of(headers: Headers, value: bytes) -> str:
+    """The event type of a record of the currents topic, from its headers, else from its value."""
+    for name, text in headers:
+        if name == EVENT_TYPE:
+            return text.decode()
+    return str(decode_row(value)[EVENT_TYPE])
 
 
 def row(fields: Mapping[str, JSONValue], time_ms: int) -> Row:

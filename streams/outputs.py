@@ -8,6 +8,7 @@ from streams import topics
 from streams.codec import to_json
 from streams.dead_letters import dead_letter
 from streams.effects import CurrentsRecord, Effect, Refused, SegmentChange
+from streams.exports import topic_headers, topic_value
 from streams.records import Output, Record
 from streams.sends import Send
 from streams.times import format_time
@@ -41,7 +42,7 @@ def _change(effect: Effect, partition: int) -> Output:
 def _currents(effect: Effect, partition: int) -> Output:
     assert isinstance(effect, CurrentsRecord)
     key = str(effect.fields["external_user_id"]).encode()
-    return Output(topics.CURRENTS.name, partition, key, to_json(effect))
+    return Output(topics.CURRENTS.name, partition, key, topic_value(effect), topic_headers(effect))
 
 
 def _refused(effect: Effect, partition: int) -> Output:

@@ -92,7 +92,9 @@ def _apply(
         return changes, [*currents.purchases(user_key, event, cause)]
     if isinstance(event, Attributes):
         return apply_attributes(user, event), []
-    return apply_session(user, event), [currents.session(user_key, event, cause)]
+    is_first = user.sessions is None
+    changes = apply_session(user, event)
+    return changes, [*currents.sessions(user_key, event, cause, user.attributes, is_first=is_first)]
 
 
 def decide_timer(user: User, user_key: str, now_ms: int, workspace: Workspace) -> Effects:

@@ -212,7 +212,8 @@ class Queries:
                     partition,
                     read_position(self._store, "delivery", channel.name, partition),
                 )
-            yield "export", "currents", partition, read_cursors(self._store, partition).next_offset
+            if self._engine.settings.exports_folder is not None:
+                yield "export", "currents", partition, read_cursors(self._store, partition).next_offset
 
     async def tail(self, topic: str, limit: int = 20) -> list[Answer]:
         """The newest records of a topic, oldest first."""

@@ -4,32 +4,41 @@ import asyncio
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 from fastavro import parse_schema, reader
 from fastavro.schema import SchemaParseException
 from fastavro.write import Writer
 
-from streams.codec import to_json
-from streams.effects import CurrentsRecord
 from streams.errors import BadState, OutsideFailing
-from streams.exports import SCHEMAS, object_name, row
+from streams.exports import EVENT_TYPE, SCHEMAS, decode_row, object_name
+from streams.times import SECOND_MS
 
 BLOCK_ROWS: Final = 200
-"""Rows of one Avro block: what is encoded, in about 2 ms, before the event loop has its turn."""
+"""Rows of one Avro block, which is compressed in a thread."""
+
+PIECE_ROWS: Final = 40
+"""Rows that are decoded and encoded, in about half a millisecond, before the event loop has its turn."""
 
 _ASIDE: Final = ".tmp"
 # What fastavro makes of a header that is none, or none of ours; msgspec's errors are ValueErrors.
 _FOREIGN: Final = (ValueError, LookupError, TypeError, RecursionError, SchemaParseException)
 _BLOCK_BYTES_NEVER: Final = 2**40  # only our own count of rows ends a block
 _PARSED: Final = {event_type: parse_schema(schema) for event_type, schema in SCHEMAS.items()}
+
+Values: TypeAlias = Sequence[tuple[int, bytes]]
+Breathe: TypeAlias = Callable[[], Awaitable[None]]
+
+
+async def _turn() -> None:
+    """Let the loop turn once."""
+    await asyncio.sleep(0)
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -70,41 +79,49 @@ class AvroFiles:
         except OSError as error:
             raise OutsideFailing(f"cannot prepare the exports folder {root}: {error}") from error
 
-    async def write(self, records: Sequence[tuple[int, CurrentsRecord]], partition: int) -> Written:
-        """Publish one file of records, given with their offsets; on disk for good when this returns.
+    async def write(self, event_type: str, values: Values, partition: int, breathe: Breathe = _turn) -> Written:
+        """Publish one file of records of one type; on disk for good when this returns.
 
-        All are of one event type, at least one, in the order of their offsets. Repeating a call whose
-        outcome is unknown is safe. If a file of that name is there already, nothing is written: the
-        result names its last offset, at or before or behind which the caller goes on.
+        Repeating a call whose outcome is unknown is safe. If a file of that name is there already, nothing
+        is written: the result names its last offset, at or before or behind which the caller goes on.
 
-        Encodes on the event loop, `BLOCK_ROWS` at a time; compresses and touches the disk in threads.
+        Decodes and encodes on the event loop, `PIECE_ROWS` at a time; compresses and touches the disk in
+        threads.
+
+        Args:
+            event_type: of all the records.
+            values: offsets and values of the currents topic, at least one, in order. The caller may not
+                change them before this returns.
+            partition: where they lie.
+            breathe: awaited between pieces, so that others have their turn.
 
         Raises:
             OutsideFailing: the disk refuses for now; nothing is published, or all is and a repeat says so.
             BadState: the records cannot be one file, or the file of that name is not of these records.
         """
-        event_type = _check(records, partition)
-        offset, first = records[0]
-        digest = blake2b(to_json(first), digest_size=16).hexdigest()
-        name = object_name(event_type, first.time_ms, partition, offset, self._app)
-        marks = _Marks(offset, records[-1][0], len(records), digest)
+        if not values or event_type not in _PARSED:
+            raise BadState(f"{len(values)} records of type {event_type!r} make no export file")
+        offset, first = values[0]
+        digest = blake2b(first, digest_size=16).hexdigest()
+        name = object_name(event_type, int(decode_row(first)["time"]) * SECOND_MS, partition, offset, self._app)
+        marks = _Marks(offset, values[-1][0], len(values), digest)
         found = await asyncio.to_thread(self._existing, self._root / name, marks)
         if found is not None:
             return found
-        content = await _encode(records, event_type, name, marks)
+        content = await _encode(values, event_type, name, marks, breathe)
         return await asyncio.to_thread(self._publish, content, self._root / name, marks)
 
     def files(self) -> Iterator[Path]:
         """The finished files, in the order of their names."""
         yield from sorted(self._root.glob("event_type=*/date=*/*.avro"))
 
-    def _publish(self, content: bytes, path: Path, marks: _Marks) -> Written:
+    def _publish(self, content: BytesIO, path: Path, marks: _Marks) -> Written:
         aside = self._aside / f"{secrets.token_hex(16)}.avro"
         try:
             with aside.open("xb") as file:
                 # Held, it tells others that this is no left-over; one that clears just before costs a repeat.
                 fcntl.flock(file, fcntl.LOCK_EX)
-                file.write(content)
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,21 +172,7 @@ class AvroFiles:
                 os.close(descriptor)
 
 
-def _check(records: Sequence[tuple[int, CurrentsRecord]], partition: int) -> str:
-    """The one event type of the records.
-
-    Raises:
-        BadState: there are no records, or several types, or the offsets do not rise.
-    """
-    types = {record.event_type for _, record in records}
-    if len(types) != 1:
-        raise BadState(f"an export file of partition {partition} needs one event type, not {sorted(types)}")
-    if any(one >= another for (one, _), (another, _) in pairwise(records)):
-        raise BadState(f"offsets do not rise in an export file of partition {partition}")
-    return types.pop()
-
-
-async def _encode(records: Sequence[tuple[int, CurrentsRecord]], event_type: str, name: str, marks: _Marks) -> bytes:
+async def _encode(values: Values, event_type: str, name: str, marks: _Marks, breathe: Breathe) -> BytesIO:
     """The whole file; the same records give the same bytes."""
     content = BytesIO()
     writer = Writer(
@@ -180,14 +183,29 @@ async def _encode(records: Sequence[tuple[int, CurrentsRecord]], event_type: str
         metadata={key: str(value) for key, value in msgspec.to_builtins(marks).items()},
         sync_marker=blake2b(name.encode(), digest_size=16).digest(),
     )
-    for start in range(0, len(records), BLOCK_ROWS):
-        for offset, record in records[start : start + BLOCK_ROWS]:
-            try:
-                writer.write(row(record.fields, record.time_ms))
-            except (TypeError, ValueError, OverflowError) as error:
-                raise BadState(f"offset {offset} does not fit the schema of {event_type}: {error}") from error
-        await asyncio.to_thread(writer.dump)
-    return content.getvalue()
+    before = -1
+    for start in range(0, len(values), PIECE_ROWS):
+        await breathe()
+        before = _write_piece(writer, values[start : start + PIECE_ROWS], event_type, before)
+        if (start + PIECE_ROWS) % BLOCK_ROWS == 0 or start + PIECE_ROWS >= len(values):
+            await asyncio.to_thread(writer.dump)
+    return content
+
+
+def _write_piece(writer: Writer, values: Values, event_type: str, before: int) -> int:
+    """Encode a few records that lie behind an offset; returns the last one's."""
+    for offset, value in values:
+        fields = decode_row(value)
+        if offset <= before or fields[EVENT_TYPE] != event_type:
+            raise BadState(
+                f"offset {offset} after {before} and {fields[EVENT_TYPE]!r} do not belong into a file of {event_type}"
+            )
+        before = offset
+        try:
+            writer.write(fields)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise BadState(f"offset {offset} does not fit the schema of {event_type}: {error}") from error
+    return before
 
 
 def _link(aside: Path, path: Path) -> bool:

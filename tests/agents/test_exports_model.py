@@ -146,7 +146,7 @@ def test_the_replay_is_worth_exporting(replayed: tuple[Path, Model]) -> None:
     """The input reaches every type that can occur, a file that is full, and thousands of rows."""
     data, model = replayed
     per_type = Counter(kind for kind, _ in model.rows)
-    behaviours = {"CustomEvent", "Purchase", "app.SessionStart", "app.SessionEnd"}
+    behaviours = {"CustomEvent", "Purchase", "app.FirstSession", "app.SessionStart", "app.SessionEnd"}
     messages = {"email.Send", "email.Abort", "webhook.Send"}
     full = f"+0+{'[0-9]' * 20}.avro"
 

@@ -31,6 +31,7 @@ from tests.oracle.cdnow import Purchase, Workspace, live
 DAY = 86_400
 TYPES = ("event", "purchase", "session_start", "session_end")
 EMAIL = {"welcome", "win_back"}
+PERSON = {"gender": "gender", "country": "country", "language": "language", "time_zone": "timezone"}
 
 Row = dict[str, Any]
 Rows = dict[tuple[str, str], Row]
@@ -65,6 +66,7 @@ class User:
 
     purchases: list[Purchase] = field(default_factory=list)
     attributes: dict[str, Any] = field(default_factory=dict)
+    has_started: bool = False
     applied: dict[str, int] = field(default_factory=dict)
     """Event id -> the second at which it was applied."""
 
@@ -110,6 +112,11 @@ class Model:
         for unit in range(value.get("quantity", 1)):
             event_type, fields = _behaviour(value)
             self._add(event_type, uuid(cause + str(unit)), name, now, fields)
+            if value["type"] == "session_start" and not user.has_started:
+                user.has_started = True
+                person = {field: user.attributes.get(known) for known, field in PERSON.items()}
+                known = {field: what for field, what in person.items() if what is not None}
+                self._add("users.behaviors.app.FirstSession", uuid(cause + "1"), name, now, {**fields, **known})
             if value["type"] == "purchase":
                 user.purchases.append(Purchase(name, now, Decimal(str(value["price"]))))
 

@@ -10,11 +10,10 @@ from fastavro import schemaless_writer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.codec import to_json
-from streams.currents import custom_event, message, purchases, session
+from streams.currents import custom_event, message, purchases, sessions
 from streams.effects import CurrentsRecord
 from streams.events import CustomEvent, JSONValue, Purchase, Session
-from streams.exports import SCHEMAS, decode_currents, row
+from streams.exports import SCHEMAS, decode_row, event_type_of, row, topic_headers, topic_value
 from streams.ids import currents_id, definition_api_id, user_id
 from streams.mailbox import Cause, Outcome, OutcomeKind
 
@@ -93,7 +92,7 @@ def test_purchases_count_units(quantity: int) -> None:
 def test_price_beyond_the_schema(price: str) -> None:
     """A price that 32 bits cannot hold becomes the largest that they can, so no file is held up by it."""
     record = purchases("u1", Purchase("p1", "EUR", Decimal(price), 1, NOW_MS, {}), CAUSE)[0]
-    kept = decode_currents(to_json(record)).fields["price"]
+    kept = decode_row(topic_value(record))["price"]
     assert isinstance(kept, float)
     assert abs(kept) == 3.4028234663852886e38
     assert (kept < 0) == price.startswith("-")
@@ -109,11 +108,35 @@ def test_price_beyond_the_schema(price: str) -> None:
 )
 def test_session(event: Session, kind: str, app_id: str, session_id: str) -> None:
     """A session's start and end have types of their own, and ids that nobody gave are empty, not null."""
-    record = session("u1", event, CAUSE)
+    (record,) = sessions("u1", event, CAUSE, {}, is_first=False)
     assert record.event_type == f"users.behaviors.app.{kind}"
     assert record.time_ms == NOW_MS
     assert record.fields["app_id"] == app_id
     assert record.fields["session_id"] == session_id
+
+
+def test_first_session() -> None:
+    """A user's first start is told twice, under ids of their own; the first session says who the user is."""
+    start = Session(started=True, time_ms=NOW_MS, app_id="web", session_id="s1")
+    attributes: dict[str, JSONValue] = {"gender": "F", "country": None, "time_zone": "Europe/Rome", "email": "a@b.c"}
+    usual, first = sessions("u1", start, CAUSE, attributes, is_first=True)
+    assert [usual] == sessions("u1", start, CAUSE, attributes, is_first=False)
+    assert first.event_type == "users.behaviors.app.FirstSession"
+    assert first.time_ms == NOW_MS
+    assert first.fields == {
+        **usual.fields,
+        "id": currents_id("00112233aabbccdd/3/17/2/1"),
+        "gender": "F",
+        "timezone": "Europe/Rome",
+    }
+
+
+def test_an_end_is_never_a_first_session() -> None:
+    """The end of a session whose start nobody sent is only an end."""
+    end = Session(started=False, time_ms=NOW_MS)
+    assert [one.event_type for one in sessions("u1", end, CAUSE, {}, is_first=True)] == [
+        "users.behaviors.app.SessionEnd"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -237,10 +260,11 @@ def test_reasons_are_cut(kind: OutcomeKind, channel: str, field: str, limit: int
             causes,
         ),
         st.builds(
-            session,
+            lambda who, event, cause, known: sessions(who, event, cause, known, is_first=True)[-1],
             texts,
             st.builds(Session, st.booleans(), times_ms, st.none() | texts, st.none() | texts),
             causes,
+            st.dictionaries(st.sampled_from(["gender", "country", "language", "time_zone", "other"]), texts),
         ),
         st.builds(
             lambda who, channel, outcome: message(
@@ -262,9 +286,12 @@ def test_reasons_are_cut(kind: OutcomeKind, channel: str, field: str, limit: int
 )
 def test_every_record_survives_topic_and_schema(record: CurrentsRecord) -> None:
     """Whatever is built comes back from the topic unchanged, with all required fields and no unknown one."""
-    assert decode_currents(to_json(record)) == record
-    schemaless_writer(
-        BytesIO(), SCHEMAS[record.event_type], row(record.fields, record.time_ms), strict_allow_default=True
-    )
+    fields = row(record.fields, record.time_ms)
+    value = topic_value(record)
+    assert decode_row(value) == {"event_type": record.event_type, **fields}
+    assert json.loads(value) == decode_row(value)
+    assert event_type_of(topic_headers(record), b"") == event_type_of((), value) == record.event_type
+    assert dict(topic_headers(record))["id"].decode() == fields["id"]
+    schemaless_writer(BytesIO(), SCHEMAS[record.event_type], fields, strict_allow_default=True)
     if "properties" in record.fields:
         assert isinstance(json.loads(str(record.fields["properties"])), dict)

@@ -12,6 +12,7 @@ from channels.sinks.avro_files import AvroFiles, Written
 from streams.currents import custom_event
 from streams.effects import CurrentsRecord
 from streams.events import CustomEvent
+from streams.exports import topic_value
 from streams.mailbox import Cause
 
 NOW_MS = 1_760_000_000_999
@@ -29,7 +30,13 @@ def views(count: int, first_offset: int = 0) -> Records:
 
 def write(sink: AvroFiles, records: Sequence[tuple[int, CurrentsRecord]], partition: int = 0) -> Written:
     """Write and wait."""
-    return asyncio.run(sink.write(records, partition))
+    event_type = records[0][1].event_type if records else ""
+    return asyncio.run(sink.write(event_type, values_of(records), partition))
+
+
+def values_of(records: Sequence[tuple[int, CurrentsRecord]]) -> list[tuple[int, bytes]]:
+    """The records as they lie in the topic."""
+    return [(offset, topic_value(record)) for offset, record in records]
 
 
 def rows_in(path: Path) -> list[dict[str, Any]]:

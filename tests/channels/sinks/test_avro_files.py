@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from channels.sinks import avro_files
-from channels.sinks.avro_files import BLOCK_ROWS, AvroFiles, Written
-from streams.currents import custom_event, message, purchases, session
+from channels.sinks.avro_files import PIECE_ROWS, AvroFiles, Written
+from streams.currents import custom_event, message, purchases, sessions
 from streams.effects import CurrentsRecord
 from streams.errors import BadState, OutsideFailing
 from streams.events import CustomEvent, JSONValue, Purchase, Session
-from streams.exports import ROWS_MAX, SCHEMAS, row
+from streams.exports import ROWS_MAX, SCHEMAS, decode_row
 from streams.mailbox import Cause, Outcome
-from tests.channels.sinks.files import NOW_MS, Records, left_over, rows_in, views, write
+from tests.channels.sinks.files import NOW_MS, Records, left_over, rows_in, values_of, views, write
 
 
 def expected_row(record: CurrentsRecord) -> dict[str, Any]:
@@ -202,6 +202,13 @@ def test_other_life_of_the_log_stops(tmp_path: Path) -> None:
 
 CAUSE = Cause("t", 0, 0, 0)
 PURCHASE = purchases("u1", Purchase("p", "EUR", Decimal(1), 1, NOW_MS, {}), CAUSE)[0]
+
+
+def session(external_id: str, event: Session) -> CurrentsRecord:
+    """The record of a session that is not the first."""
+    return sessions(external_id, event, CAUSE, {}, is_first=False)[0]
+
+
 START = Session(started=True, time_ms=NOW_MS)
 END = Session(started=False, time_ms=NOW_MS)
 
@@ -210,7 +217,7 @@ END = Session(started=False, time_ms=NOW_MS)
     "records",
     [
         [],
-        [(1, session("u1", START, CAUSE)), (2, session("u1", END, CAUSE))],
+        [(1, session("u1", START)), (2, session("u1", END))],
         [(2, PURCHASE), (2, PURCHASE)],
         [(2, PURCHASE), (1, PURCHASE)],
         [(0, CurrentsRecord("../../../tmp/evil", 0, {}))],
@@ -245,24 +252,26 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 async def test_loop_is_never_stalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between two turns of the event loop at most one block of rows is encoded, and all of them are."""
+    """Between two turns of the event loop at most one piece is encoded, and all of them are."""
     encoded = 0
 
-    def counted(fields: dict[str, JSONValue], time_ms: int) -> dict[str, JSONValue]:
+    def counted(value: bytes) -> dict[str, JSONValue]:
         nonlocal encoded
         encoded += 1
-        return row(fields, time_ms)
+        return decode_row(value)
 
-    monkeypatch.setattr(avro_files, "row", counted)
-    writing = asyncio.create_task(AvroFiles(tmp_path, "headrace").write(views(2_050), 0))
+    values = values_of(views(2_050))
+    monkeypatch.setattr(avro_files, "decode_row", counted)
+    sink = AvroFiles(tmp_path, "headrace")
+    writing = asyncio.create_task(sink.write("users.behaviors.CustomEvent", values, 0))
     seen, steps = 0, []
     while not writing.done():
         await asyncio.sleep(0)
         steps.append(encoded - seen)
         seen = encoded
     assert (await writing).rows == 2_050
-    assert sum(steps) == 2_050
-    assert max(steps) <= BLOCK_ROWS
+    assert sum(steps) == 2_050 + 1  # the first names the file
+    assert max(steps) <= PIECE_ROWS
 
 
 def test_files_are_listed_in_order(tmp_path: Path) -> None:

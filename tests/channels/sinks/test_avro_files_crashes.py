@@ -96,14 +96,14 @@ import asyncio, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[3])!r})
 from channels.sinks.avro_files import AvroFiles
-from tests.channels.sinks.files import views
+from tests.channels.sinks.files import values_of, views
 real = os.link
 def link(*args, **kwargs):
     if {moment!r} == "after":
         real(*args, **kwargs)
     os.kill(os.getpid(), signal.SIGKILL)
 os.link = link
-asyncio.run(AvroFiles(Path({str(tmp_path)!r}), "headrace").write(views(3), 0))
+asyncio.run(AvroFiles(Path({str(tmp_path)!r}), "headrace").write("users.behaviors.CustomEvent", values_of(views(3)), 0))
 """
     killed = subprocess.run([sys.executable, "-c", script], check=False, timeout=50)
     assert killed.returncode == -signal.SIGKILL
