@@ -7,6 +7,7 @@ from agents.definitions import Workspaces
 from agents.engine.engine import Engine
 from agents.engine.pace import Pace
 from agents.engine.slices import Slice
+from agents.refusals import REFUSED_MAX, with_records
 from config import metrics
 from streams import topics
 from streams.codec import pack
@@ -32,7 +33,7 @@ _EVENT_TYPES: Final = {
 
 def _counts(totals: Totals) -> dict[str, int]:
     """The totals that metrics follow, as they stand."""
-    return {name: getattr(totals, name) for name in (*_EVENT_TYPES, "duplicates", "timers")}
+    return {name: getattr(totals, name) for name in (*_EVENT_TYPES, "duplicates", "refused", "timers")}
 
 
 class Users:
@@ -112,11 +113,13 @@ class Users:
             await pace.breathe()
         fold.apply(record.key or b"", record.value, letter, now_ms)
         fold.position.next_offset = record.offset + 1
+        if fold.position.totals.refused >= self._counted[partition]["refused"] + REFUSED_MAX:
+            await self._commit(partition)
         await pace.breathe()
 
     async def _commit(self, partition: int) -> None:
         """Rows, timers, position and outputs: whole or not at all."""
-        effects = self.folds[partition].take_effects()
+        effects = await with_records(self._engine.transport, self.folds[partition].take_effects())
         outputs = to_outputs(effects, partition)
         batch = self._engine.transport.batch()
         self.states[partition].stage(batch)
