@@ -7,7 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test bench check fmt clean
+.PHONY: help demo demo-once test bench check fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -35,6 +35,10 @@ check: .venv/.dev-stamp ## lint, format, types, layers, dependencies, spelling
 fmt: .venv/.dev-stamp ## format, and fix what can be fixed
 	.venv/bin/ruff check --fix-only --show-fixes .
 	.venv/bin/ruff format .
+
+schema: .venv/.run-stamp ## write docs/definitions.schema.json anew
+	@.venv/bin/python app.py definitions schema > docs/definitions.schema.json.new
+	@mv docs/definitions.schema.json.new docs/definitions.schema.json
 
 clean: ## remove the environment and the caches, never your data
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov

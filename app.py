@@ -1,114 +1,77 @@
-"""Headrace: the composition root and the command line."""
+"""Headrace: the composition root and the command line.
+
+Commands reach a running process through control.sock in HEADRACE_DATA; without one they open the folder
+themselves. Results go to stdout, all else to stderr; with --json, stdout holds one JSON document.
+
+Exit codes: 0 done · 1 it failed, or the process had to stop · 2 asked wrongly: an argument, a setting or a
+definition, and the message names the fix · 130 interrupted.
+"""
 
 import argparse
 import asyncio
 import json
 import os
-import signal
+import shutil
 import sys
-import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from config.settings import EXPORT_TOPIC, Settings, SettingsError, load_settings
-from config.workspace import DEMO_FOLDER, WorkspaceError
-from streams.errors import HeadraceError
+from agents.web import listing
+from agents.web.arguments import arguments_parser
+from config.settings import Settings, SettingsError, load_settings
+from config.workspace import DEMO_FOLDER, WorkspaceError, read_workspace
+from streams.errors import BadDefinition, BadInput, BadSetting, HeadraceError
 
-STOP_S_MAX: Final = 15.0
-SEND_RECORDS: Final = 500
-LINE_BYTES_MAX: Final = 16 * 1024 * 1024
+Run = Callable[[Settings, argparse.Namespace], int]
+TAIL_COLUMNS: Final = ("partition", "offset", "time", "key", "headers", "value")
+ASKED_WRONGLY: Final = (SettingsError, WorkspaceError, BadSetting, BadDefinition, BadInput)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; 0 when it did what it says, 2 when it was asked wrongly, 1 otherwise."""
-    arguments = _parser().parse_args(argv)
+    """Run one command; the exit code says how it went, as the module's docstring lists."""
+    arguments = arguments_parser(__doc__ or "").parse_args(argv)
     try:
-        settings = load_settings()
-        return int(arguments.run(settings, arguments) or 0)
-    except (SettingsError, WorkspaceError, HeadraceError) as error:
-        print(f"headrace: {error}", file=sys.stderr)
-        return 2
+        return RUNS[arguments.command](load_settings(), arguments)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return 130
+    except (*ASKED_WRONGLY, HeadraceError, OSError) as error:
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        print(f"headrace: {text}", file=sys.stderr)
+        if arguments.json:
+            print(json.dumps({"error": text}))
+        return 2 if isinstance(error, ASKED_WRONGLY) else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="app.py", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, run: Callable[..., Any], text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--json", action="store_true", help="one JSON document on stdout")
-        command.set_defaults(run=run)
-        return command
-
-    add("run", _run, "take events until stopped: one process on the embedded log, HEADRACE_WORKERS on Kafka")
-    worker = add("worker", _worker, "one worker on Kafka, until stopped")
-    worker.add_argument("--supervised", action="store_true", help="end when standard input closes")
-    demo = add("demo", _demo, "replay eighteen months of real purchases")
-    demo.add_argument("--once", action="store_true", help="stop at the end; one JSON line is the last on stdout")
-    send = add("send", _send, "put newline-delimited JSON into the events topic; an empty line is an empty record")
-    send.add_argument("file", help="a file, or - for standard input")
-    send.add_argument("--end", action="store_true", help="close a replay: tick every partition to the last time")
-    add("door", _door, "take events over HTTP, on Kafka, without being a worker")
-    user = add("user", _asks("user", "external_id"), "what is known of a user")
-    user.add_argument("external_id")
-    explain = add("explain", _asks("explain", "external_id", "segment"), "why a user is in a segment, or not")
-    explain.add_argument("external_id")
-    explain.add_argument("segment")
-    add("segments", _asks("segments"), "how many entered, left and are in each segment")
-    sends = add("sends", _sends, "dispatches per campaign and state, or one by one")
-    sends.add_argument("what", nargs="?", choices=["list"])
-    add("lag", _asks("lag"), "records not yet processed, per agent and partition")
-    tail = add("tail", _asks("tail", "topic", "limit"), "the newest records of a topic")
-    tail.add_argument("topic")
-    tail.add_argument("--limit", type=int, default=20)
-    for name in ("pause", "resume"):
-        command = add(name, _pause(paused=name == "pause"), f"{name} a campaign, or all with --all")
-        command.add_argument("campaign", nargs="?")
-        command.add_argument("--all", action="store_true")
-    letters = add("dead-letters", _dead_letters, "the newest refused records, with the reason")
-    letters.add_argument("what", choices=["list"])
-    letters.add_argument("--limit", type=int, default=20)
-    config = add("config", _config, "the settings in force, secrets masked")
-    config.add_argument("what", choices=["check"])
-    definitions = add("definitions", _definitions, "check a workspace folder without applying it")
-    definitions.add_argument("what", choices=["check"])
-    definitions.add_argument("folder", type=Path)
-    return parser
+# ---- showing
 
 
-def _dead_letters(settings: Settings, arguments: argparse.Namespace) -> int:
-    rows = _loop(_ask(settings, "tail", {"topic": "dead-letters", "limit": arguments.limit}))
-    if not arguments.json:
-        rows = [{**row["headers"], "value": row["value"][:60]} for row in rows]
-    _show(rows, as_json=arguments.json)
+def _show(arguments: argparse.Namespace, answer: Any, view: Callable[[Any], str]) -> int:
+    """JSON for machines, else the answer as people read it."""
+    text = json.dumps(answer) if arguments.json else view(answer)
+    print(text)
     return 0
 
 
-def _config(settings: Settings, arguments: argparse.Namespace) -> int:
-    from config.settings import SECRETS
-
-    values = settings.model_dump(mode="json")
-    _show(
-        {name: "***" if name in SECRETS and value else value for name, value in values.items()}, as_json=arguments.json
-    )
-    return 0
+def _table(rows: Any, *columns: str) -> str:
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return listing.table(rows, columns, width=width, nothing="none")
 
 
-def _definitions(settings: Settings, arguments: argparse.Namespace) -> int:
-    from agents.definitions import check
-    from config.workspace import read_workspace
-    from streams.definitions import read_definitions
+def _by(name: str) -> Callable[[Any], str]:
+    return lambda answer: _table(listing.named(answer, name))
 
-    found = read_definitions(read_workspace(arguments.folder))
-    check(found)
-    _show({"segments": len(found.segments), "campaigns": len(found.campaigns)}, as_json=arguments.json)
-    return 0
+
+def _progress(sent: int, total: int, seconds: float) -> None:
+    if sys.stderr.isatty():
+        rate = f", {sent / seconds:,.0f}/s" if seconds else ""
+        print(f"\r  {sent:,} of {total:,} records sent{rate}", end="", file=sys.stderr, flush=True)
+
+
+# ---- asking
 
 
 def _loop(work: Coroutine[Any, Any, Any]) -> Any:
@@ -118,35 +81,148 @@ def _loop(work: Coroutine[Any, Any, Any]) -> Any:
     return uvloop.run(work)
 
 
-async def _serve(settings: Settings, work: Callable[[Any, asyncio.Event], Awaitable[None]], *, role: str) -> int:
-    """Start what the role needs, do the work, stop it in time; 1 when it had to stop for an error."""
-    import structlog
+def _session(settings: Settings, *, create: bool = False) -> Any:
+    from agents.web.session import Session
 
-    from config.logging import set_up_logging
+    return Session(settings, _open_folder, create=create)
 
-    set_up_logging()
-    site = _site(settings, role)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, stop.set)
-    try:
-        await site.start()
-        working: asyncio.Future[Any] = asyncio.ensure_future(work(site, stop))
-        stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
-        ended: asyncio.Future[Any] = site.failure
-        await asyncio.wait([working, ended, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if ended.done():
-            structlog.get_logger("headrace").error("stopped", exc_info=ended.result())
-            sys.stderr.flush()
-            os._exit(1)  # nobody knows what a failed commit kept: end at once, without another write
-        if working.done():
-            working.result()
-        working.cancel()
-    finally:
-        _deadline(STOP_S_MAX)
-        await site.stop()
+
+async def _open_folder(settings: Settings) -> Any:
+    from agents.node import Node
+    from config.clock import SystemClock
+
+    node = Node(settings, SystemClock())
+    await node.connect()
+    return node
+
+
+def _ask(settings: Settings, command: str, *, create: bool = False, **args: Any) -> Any:
+    """Ask the running process, or the folder itself when none runs."""
+
+    async def asked() -> Any:
+        async with _session(settings, create=create) as session:
+            return await session.ask(command, args)
+
+    return _loop(asked())
+
+
+def _asks(command: str, view: Callable[[Any], str], *names: str) -> Run:
+    def run(settings: Settings, arguments: argparse.Namespace) -> int:
+        answer = _ask(settings, command, **{name: getattr(arguments, name) for name in names})
+        return _show(arguments, answer, view)
+
+    return run
+
+
+def _one_or_all(name: str | None, arguments: argparse.Namespace) -> str:
+    """The name that was given, or `*`."""
+    if bool(name) == arguments.all:
+        raise BadSetting(f"{arguments.command}: name one, or give --all")
+    return name or "*"
+
+
+def _pause(settings: Settings, arguments: argparse.Namespace) -> int:
+    campaign = _one_or_all(arguments.campaign, arguments)
+    paused = _ask(settings, "pause", campaign=campaign, paused=arguments.command == "pause")
+    answer = {"campaign": campaign, "paused": paused}
+    whose = "every campaign" if campaign == "*" else campaign
+    return _show(arguments, answer, lambda _: f"{whose}: {'paused' if paused else 'running'}")
+
+
+def _sends_list(settings: Settings, arguments: argparse.Namespace) -> int:
+    rows = _ask(settings, "dispatches", state=arguments.state, limit=arguments.limit)[: arguments.limit]
+    columns = ("dispatch_id", "campaign", "channel", "user", "state", "decided", "reason")
+    _show(arguments, rows, lambda rows: _table(rows, *columns))
+    if len(rows) == arguments.limit:
+        print(f"the first {len(rows)}; there may be more, see --limit", file=sys.stderr)
     return 0
+
+
+def _settle(settings: Settings, arguments: argparse.Namespace) -> int:
+    count = _ask(settings, arguments.command.split()[1], dispatch_id=_one_or_all(arguments.id, arguments))
+    return _show(arguments, count, lambda count: f"{arguments.command}: {listing.cell(count)}")
+
+
+def _letters_list(settings: Settings, arguments: argparse.Namespace) -> int:
+    rows = _ask(settings, "dead_letters", reason=arguments.reason, limit=arguments.limit)
+    rows = sorted(rows, key=lambda row: row["at"])[-arguments.limit :]
+    return _show(arguments, rows, lambda rows: _table(listing.letters(rows)))
+
+
+def _letters_replay(settings: Settings, arguments: argparse.Namespace) -> int:
+    from agents.web.replay import replay_all, summary
+
+    async def work() -> Any:
+        async with _session(settings) as session:
+            return await replay_all(session, reason=arguments.reason, limit=arguments.limit, again=arguments.again)
+
+    return _show(arguments, _loop(work()), summary)
+
+
+def _config_check(settings: Settings, arguments: argparse.Namespace) -> int:
+    from config.check import check_settings
+
+    return _show(arguments, check_settings(settings), _table)
+
+
+def _definitions(folder: Path) -> Any:
+    """The definitions in a folder, read and checked."""
+    from agents.definitions import check
+    from streams.definitions import read_definitions
+
+    found = read_definitions(read_workspace(folder))
+    check(found)
+    return found
+
+
+def _definitions_check(settings: Settings, arguments: argparse.Namespace) -> int:
+    found = _definitions(arguments.folder)
+    answer = {"segments": len(found.segments), "campaigns": len(found.campaigns), "digest": found.digest}
+    return _show(arguments, answer, lambda answer: f"nothing wrong: {listing.cell(answer)}")
+
+
+def _definitions_apply(settings: Settings, arguments: argparse.Namespace) -> int:
+    import msgspec
+
+    found = msgspec.to_builtins(_definitions(arguments.folder))
+    return _show(arguments, _ask(settings, "apply", create=True, definitions=found), _applied)
+
+
+def _applied(answer: Any) -> str:
+    if not answer["applied"]:
+        return f"in force already, as version {answer['version']}"
+    changes = "\n".join(f"  {row['change']:<8} {row['kind']} {row['name']}" for row in answer["changes"])
+    paused = f"\nstill paused: {listing.cell(answer['paused'])}" if answer["paused"] else ""
+    return f"in force now, as version {answer['version']}:\n{changes}{paused}"
+
+
+def _definitions_schema(settings: Settings, arguments: argparse.Namespace) -> int:
+    from streams.definitions_schema import schema
+
+    print(json.dumps(schema(), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _send(settings: Settings, arguments: argparse.Namespace) -> int:
+    from agents.web.lines import send_lines
+
+    async def work(stream: Any) -> Any:
+        async with _session(settings, create=True) as session:
+            return await send_lines(session, stream, end=arguments.end, report=lambda n: _progress(n, n, 0))
+
+    stream = sys.stdin.buffer if arguments.file == "-" else Path(arguments.file).open("rb")  # noqa: SIM115
+    with stream:
+        count = _loop(work(stream))
+    return _show(arguments, {"records": count}, lambda _: f"{count:,} records sent")
+
+
+# ---- serving
+
+
+def _serve(settings: Settings, work: Any, role: str) -> int:
+    from agents.process import serve
+
+    return int(_loop(serve(lambda: _site(settings, role), work)))
 
 
 def _site(settings: Settings, role: str) -> Any:
@@ -168,227 +244,86 @@ def _site(settings: Settings, role: str) -> Any:
     return node
 
 
-def _deadline(seconds: float) -> None:
-    """End the process if stopping takes longer: a hung provider must not keep it."""
-    timer = threading.Timer(seconds, os._exit, [1])
-    timer.daemon = True
-    timer.start()
+def _until_stopped(arguments: argparse.Namespace) -> Any:
+    async def work(site: Any, stop: asyncio.Event) -> None:
+        settings = site.settings
+        where = f"http://{settings.http}/health/ready" if settings.http else f"data in {settings.data}"
+        print(f"headrace takes events; {where}", file=sys.stderr)
+        if arguments.json:
+            print(json.dumps({"ready": True, "http": settings.http, "data": str(settings.data)}), flush=True)
+        await stop.wait()
+
+    return work
 
 
 def _run(settings: Settings, arguments: argparse.Namespace) -> int:
-    return int(_loop(_serve(settings, _until_stopped, role="run")))
+    return _serve(settings, _until_stopped(arguments), "run")
 
 
 def _worker(settings: Settings, arguments: argparse.Namespace) -> int:
-    from streams.errors import BadSetting
+    from agents.process import end_with_parent
 
     if not settings.on_kafka:
         raise BadSetting("HEADRACE_BROKER=embedded://: a worker needs kafka://host:port; `run` needs nothing")
     if arguments.supervised:
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-    return int(_loop(_serve(settings, _until_stopped, role="worker")))
+        end_with_parent()
+    return _serve(settings, _until_stopped(arguments), "worker")
 
 
 def _door(settings: Settings, arguments: argparse.Namespace) -> int:
-    from streams.errors import BadSetting
-
     if not settings.on_kafka:
         raise BadSetting("HEADRACE_BROKER=embedded://: its door is part of `run`; a door alone needs Kafka")
-    return int(_loop(_serve(settings, _until_stopped, role="door")))
-
-
-async def _until_stopped(site: Any, stop: asyncio.Event) -> None:
-    settings = site.settings
-    where = f"http://{settings.http}/health/ready" if settings.http else f"data in {settings.data}"
-    print(f"headrace takes events; {where}", file=sys.stderr)
-    await stop.wait()
-
-
-def _end_with_parent() -> None:
-    """A worker without its supervisor must not stay behind: the supervisor's end closes our standard input."""
-    while os.read(sys.stdin.fileno(), 1024):
-        pass
-    os._exit(1)
+    return _serve(settings, _until_stopped(arguments), "door")
 
 
 def _demo(settings: Settings, arguments: argparse.Namespace) -> int:
-    from agents.demo import Replay, result
+    from agents.demo import Replay, result, summary
 
-    changes: dict[str, Any] = {"clock": "stream"}
-    if settings.workspace is None:
-        changes["workspace"] = DEMO_FOLDER
-    if arguments.once:
-        changes["http"] = ""
-    settings = settings.model_copy(update=changes)
-    line: dict[str, Any] = {}
+    changes = {"clock": "stream", "workspace": settings.workspace or DEMO_FOLDER}
+    settings = settings.model_copy(update=changes | ({"http": ""} if arguments.once else {}))
     replay = Replay(settings.partitions)
+    last: list[str] = []
 
     async def work(site: Any, stop: asyncio.Event) -> None:
         await replay.run(site.log, site, _progress)
         await site.ask("flush", {})
-        line.update(await result(site.ask, replay.seconds))
-        _summary(settings, line, await site.ask("dispatches", {"limit": 3}))
+        line = await result(site.ask, replay.seconds)
+        print(summary(settings, line, await site.ask("dispatches", {"limit": 3})), file=sys.stderr)
+        last.append(json.dumps(line))
         if not arguments.once:
             print("The worker goes on; press Ctrl-C to stop.", file=sys.stderr)
             await stop.wait()
 
-    code = int(_loop(_serve(settings, work, role="demo")))
-    if arguments.once and line:
-        print(json.dumps(line), flush=True)
+    code = _serve(settings, work, "demo")
+    if last and (arguments.once or arguments.json):
+        print(*last, flush=True)
     return code
 
 
-def _progress(sent: int, total: int, seconds: float) -> None:
-    if sys.stderr.isatty():
-        rate = sent / seconds if seconds else 0
-        print(f"\r  {sent:,} of {total:,} records sent, {rate:,.0f}/s", end="", file=sys.stderr, flush=True)
-
-
-def _summary(settings: Settings, line: dict[str, Any], first: list[dict[str, Any]]) -> None:
-    """What happened, for people."""
-    rows = line["export"]["rows"]
-    out = [
-        "",
-        f"{line['events']:,} purchases of {line['users']:,} users, {line['revenue']:,.2f} USD",
-        f"{line['seconds']} s, {line['events_per_s']:,} purchases/s",
-        "",
-        f"{'segment':<16}{'entered':>10}{'left':>10}{'now':>10}",
-        *(
-            f"{name:<16}{row['entered']:>10,}{row['left']:>10,}{row['now']:>10,}"
-            for name, row in line["segments"].items()
-        ),
-        "",
-        f"{'campaign':<16}{'sends':>10}",
-        *(f"{name:<16}{count:>10,}" for name, count in line["sends"].items()),
-        "",
-        "first dispatches:",
-        *(
-            f"  {each['decided'][:10]}  {each['campaign']} to user {each['user']}: {each['state']}"
-            for each in first[:3]
-        ),
-        "",
-        f"mails      {settings.outbox_folder / 'email.mbox'}",
-        f"webhooks   {settings.outbox_folder / 'webhook.jsonl'}",
-        f"exports    {settings.exports_folder or EXPORT_TOPIC} ({rows:,} rows in {line['export']['files']} files)",
-        "",
-    ]
-    print("\n".join(out), file=sys.stderr)
-
-
-def _asks(command: str, *names: str) -> Callable[[Settings, argparse.Namespace], int]:
-    def run(settings: Settings, arguments: argparse.Namespace) -> int:
-        answer = _loop(_ask(settings, command, {name: getattr(arguments, name) for name in names}))
-        _show(answer, as_json=arguments.json)
-        return 0
-
-    return run
-
-
-def _sends(settings: Settings, arguments: argparse.Namespace) -> int:
-    _show(_loop(_ask(settings, "dispatches" if arguments.what else "sends", {})), as_json=arguments.json)
-    return 0
-
-
-def _pause(*, paused: bool) -> Callable[[Settings, argparse.Namespace], int]:
-    def run(settings: Settings, arguments: argparse.Namespace) -> int:
-        from streams.definitions import ALL_CAMPAIGNS
-        from streams.errors import BadSetting
-
-        if bool(arguments.campaign) == arguments.all:
-            raise BadSetting("name one campaign, or give --all")
-        campaign = ALL_CAMPAIGNS if arguments.all else arguments.campaign
-        _show(_loop(_ask(settings, "pause", {"campaign": campaign, "paused": paused})), as_json=arguments.json)
-        return 0
-
-    return run
-
-
-async def _ask(settings: Settings, command: str, args: dict[str, Any]) -> Any:
-    """Ask the running process, or the folder itself when none runs."""
-    async with _Session(settings) as session:
-        return await session.ask(command, args)
-
-
-class _Session:
-    """A line to the running process, or the opened folder."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._client: Any = None
-        self._node: Any = None
-        self._commands: dict[str, Any] = {}
-
-    async def __aenter__(self) -> Self:
-        from agents.web.control import ControlClient
-
-        try:
-            self._client = await ControlClient.connect(self._settings.data)
-        except (FileNotFoundError, ConnectionError):
-            from agents.node import COMMANDS, Node
-            from config.clock import SystemClock
-
-            self._node = Node(self._settings, SystemClock())
-            await self._node.connect()
-            self._commands = {name: command(self._node) for name, command in COMMANDS.items()}
-        return self
-
-    async def ask(self, command: str, args: dict[str, Any]) -> Any:
-        if self._client is not None:
-            return await self._client.ask(command, args)
-        return await self._commands[command](args)
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._client is not None:
-            self._client.close()
-        if self._node is not None:
-            self._node.close()
-
-
-def _show(answer: Any, *, as_json: bool) -> None:
-    """JSON for machines, aligned columns for people."""
-    if as_json or not isinstance(answer, list | dict):
-        print(json.dumps(answer))
-        return
-    if isinstance(answer, dict):
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
-        return
-    if not answer:
-        print("nothing", file=sys.stderr)
-        return
-    names = list(answer[0])
-    widths = {name: max(len(name), *(len(str(row[name])) for row in answer)) for name in names}
-    for row in [dict(zip(names, names, strict=True)), *answer]:
-        print("  ".join(str(row[name]).ljust(widths[name]) for name in names).rstrip())
-
-
-def _send(settings: Settings, arguments: argparse.Namespace) -> int:
-    stream = sys.stdin.buffer if arguments.file == "-" else Path(arguments.file).open("rb")  # noqa: SIM115
-    with stream:
-        count = _loop(_send_lines(settings, stream, end=arguments.end))
-    print(f"{count:,} records sent", file=sys.stderr)
-    return 0
-
-
-async def _send_lines(settings: Settings, stream: Any, *, end: bool) -> int:
-    from agents.web.control import to_wire
-    from streams.sending import Sender
-
-    async with _Session(settings) as session:
-        sender = Sender(await session.ask("partitions", {}))
-        count = 0
-        batch = []
-        while line := stream.readline(LINE_BYTES_MAX):
-            batch.append(sender.output(line.rstrip(b"\r\n")))
-            count += 1
-            if len(batch) >= SEND_RECORDS or len(line) > LINE_BYTES_MAX // 16:
-                await session.ask("append", {"outputs": to_wire(batch)})
-                batch = []
-                _progress(count, count, 0)
-        batch += sender.ends() if end else []
-        if batch:
-            await session.ask("append", {"outputs": to_wire(batch)})
-        return count
-
+RUNS: Final[dict[str, Run]] = {
+    "run": _run,
+    "worker": _worker,
+    "door": _door,
+    "demo": _demo,
+    "send": _send,
+    "user": _asks("user", listing.tree, "external_id"),
+    "explain": _asks("explain", listing.why, "external_id", "segment"),
+    "segments": _asks("segments", _by("segment")),
+    "lag": _asks("lag", lambda rows: _table(listing.lag(rows))),
+    "tail": _asks("tail", lambda rows: _table(rows, *TAIL_COLUMNS), "topic", "limit"),
+    "pause": _pause,
+    "resume": _pause,
+    "sends": _asks("sends", _by("campaign")),
+    "sends list": _sends_list,
+    "sends release": _settle,
+    "sends discard": _settle,
+    "dead-letters list": _letters_list,
+    "dead-letters replay": _letters_replay,
+    "config check": _config_check,
+    "definitions check": _definitions_check,
+    "definitions apply": _definitions_apply,
+    "definitions schema": _definitions_schema,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

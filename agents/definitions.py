@@ -1,8 +1,8 @@
 """Definitions: every version of the workspace, from the definitions topic into memory."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -14,13 +14,22 @@ from config.workspace import read_workspace
 from streams import topics
 from streams.campaigns.trigger import Campaign
 from streams.codec import to_json
-from streams.definitions import ALL_CAMPAIGNS, Definitions, decode_definitions, read_definitions
+from streams.definitions import (
+    ALL_CAMPAIGNS,
+    CampaignDefinition,
+    Definitions,
+    SegmentDefinition,
+    decode_definitions,
+    read_definitions,
+)
 from streams.errors import BadDefinition
 from streams.records import Output
 from streams.workspace import Workspace, compile_workspace
 
 PARTITION: Final = 0
 LOOK_RECORDS: Final = 100
+_NOTHING: Final = Definitions([], [])
+_Definition = TypeVar("_Definition", SegmentDefinition, CampaignDefinition)
 
 
 class Workspaces:
@@ -28,7 +37,7 @@ class Workspaces:
 
     def __init__(self, transport: Log) -> None:
         self._transport = transport
-        self._compiled = {-1: compile_workspace(Definitions([], []), -1)}
+        self._compiled = {-1: compile_workspace(_NOTHING, -1)}
         self._definitions: dict[int, Definitions] = {}
         self._next_offset = 0
         self.latest_version = -1
@@ -80,19 +89,37 @@ class Workspaces:
     async def apply(self, definitions: Definitions, *, has_users: bool) -> bool:
         """Make these definitions the newest version if they differ; False when they are in force already.
 
+        Campaigns that are paused stay so.
+
         Raises:
             BadDefinition: they cannot be used, or users exist whose rows were kept for other definitions.
         """
         check(definitions)
-        if self.latest_version >= 0 and self.latest.digest == definitions.digest:
+        if self._in_force(definitions):
             return False
         if has_users:
             raise BadDefinition(
                 "the workspace differs from the one this data folder was built with, and it has users: changing "
                 "definitions over existing users is not built yet; use a new HEADRACE_DATA, or the old workspace"
             )
-        await self._append(definitions)
+        kept = [name for name in self._newest.paused if name == ALL_CAMPAIGNS or name in _names(definitions.campaigns)]
+        await self._append(msgspec.structs.replace(definitions, paused=kept))
         return True
+
+    def _in_force(self, definitions: Definitions) -> bool:
+        return self.latest_version >= 0 and self.latest.digest == definitions.digest
+
+    @property
+    def _newest(self) -> Definitions:
+        return self._definitions.get(self.latest_version, _NOTHING)
+
+    def changes(self, definitions: Definitions) -> list[dict[str, str]]:
+        """What these definitions would change in the newest version: kind, name, and added, changed or removed."""
+        old, new = self._newest, definitions
+        return [
+            *_differences("segment", _names(old.segments), _names(new.segments)),
+            *_differences("campaign", _names(old.campaigns), _names(new.campaigns)),
+        ]
 
     async def pause(self, campaign: str, *, paused: bool) -> None:
         """Pause or resume a campaign, or `*` for all. Raises BadDefinition for an unknown name."""
@@ -106,14 +133,26 @@ class Workspaces:
             names.clear()
         else:
             names.discard(campaign)
-        newest = self._definitions[self.latest_version]
-        await self._append(msgspec.structs.replace(newest, paused=sorted(names)))
+        await self._append(msgspec.structs.replace(self._newest, paused=sorted(names)))
 
     async def _append(self, definitions: Definitions) -> None:
         await self._transport.append([Output(topics.DEFINITIONS.name, PARTITION, None, to_json(definitions))])
         await self.load()
         if self.on_change is not None:
             await self.on_change()
+
+
+def _names(definitions: list[_Definition]) -> dict[str, _Definition]:
+    return {definition.name: definition for definition in definitions}
+
+
+def _differences(kind: str, old: Mapping[str, object], new: Mapping[str, object]) -> list[dict[str, str]]:
+    words = {(False, True): "added", (True, False): "removed", (True, True): "changed"}
+    return [
+        {"kind": kind, "name": name, "change": words[name in old, name in new]}
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
 
 
 def check(definitions: Definitions) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from agents.engine.pace import Pace
 from agents.engine.transport import Log
+from config.settings import EXPORT_TOPIC, Settings
 from streams import topics
 from streams.codec import partition_of, to_json
 from streams.errors import BadSetting
@@ -142,3 +143,34 @@ async def result(ask: Ask, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "events_per_s": round(totals["purchases"] / seconds) if seconds else 0,
     }
+
+
+def summary(settings: Settings, line: dict[str, Any], first: list[dict[str, Any]]) -> str:
+    """What happened, for people: the demo's line, its first dispatches, and where things lie."""
+    exports = line["export"]
+    out = [
+        "",
+        f"{line['events']:,} purchases of {line['users']:,} users, {line['revenue']:,.2f} USD",
+        f"{line['seconds']} s, {line['events_per_s']:,} purchases/s",
+        "",
+        f"{'segment':<16}{'entered':>10}{'left':>10}{'now':>10}",
+        *(
+            f"{name:<16}{row['entered']:>10,}{row['left']:>10,}{row['now']:>10,}"
+            for name, row in line["segments"].items()
+        ),
+        "",
+        f"{'campaign':<16}{'sends':>10}",
+        *(f"{name:<16}{count:>10,}" for name, count in line["sends"].items()),
+        "",
+        "first dispatches:",
+        *(
+            f"  {each['decided'][:10]}  {each['campaign']} to user {each['user']}: {each['state']}"
+            for each in first[:3]
+        ),
+        "",
+        f"mails      {settings.outbox_folder / 'email.mbox'}",
+        f"webhooks   {settings.outbox_folder / 'webhook.jsonl'}",
+        f"exports    {settings.exports_folder or EXPORT_TOPIC} ({exports['rows']:,} rows in {exports['files']} files)",
+        "",
+    ]
+    return "\n".join(out)

@@ -151,7 +151,7 @@ class Fleet:
                 answers.append(await worker.ask(command, args))
             except HeadraceError as error:
                 errors.append(error)
-        if errors and (merge is not _first or not answers):
+        if errors and (merge is not _first or all(answer is None for answer in answers)):
             raise errors[0]
         return merge(answers)
 
@@ -266,6 +266,8 @@ MERGES: Final = {
     "sends": _sum,
     "totals": _sum,
     "dispatches": _sum,
+    "dead_letters": _sum,
+    "replay": _first,
     "lag": _sum,
     "progress": _sum,
     "flush": _sum,
@@ -273,6 +275,7 @@ MERGES: Final = {
     "discard": _sum,
     "tail": _any_one,
     "append": _any_one,
+    "apply": _any_one,
     "pause": _any_one,
     "partitions": _any_one,
 }

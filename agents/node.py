@@ -24,6 +24,7 @@ from agents.retention import run_retention
 from agents.ticker import run_ticker
 from agents.users import Users
 from agents.web.control import ControlServer
+from agents.web.dead_letters import DeadLetters
 from agents.web.door import Door
 from agents.web.keys import Keys
 from agents.web.queries import Queries
@@ -34,6 +35,7 @@ from config import metrics
 from config.clock import Clock
 from config.settings import Settings
 from streams import topics
+from streams.definitions import Definitions
 from streams.errors import BadSetting
 from streams.events import JSONValue
 from streams.records import Output
@@ -57,6 +59,7 @@ class Node:
         self.engine = Engine(settings, clock, self.store, settings.data / "faust")
         self.workspaces = Workspaces(self.engine.transport)
         self.queries = Queries(self.store, self.engine, self.workspaces)
+        self.dead_letters = DeadLetters(self.store, self.engine)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -150,12 +153,19 @@ class Node:
 
     async def ask(self, command: str, args: dict[str, Any]) -> JSONValue:
         """One command's answer, as the control socket would give it."""
+        if command not in COMMANDS:
+            raise BadSetting(f"{command!r} needs a running process, and none uses {self.settings.data}; start `run`")
         return await COMMANDS[command](self)(args)
 
     @property
     def pace(self) -> Pace:
         """The pace of this process's loop."""
         return self.engine.pace
+
+    async def disconnect(self) -> None:
+        """Undo `connect`, and close."""
+        await self.engine.transport.stop()
+        self.close()
 
     async def behind(self) -> int:
         """Records that the agents have not finished; raises what made the engine stop."""
@@ -202,6 +212,10 @@ class _AppendArgs(msgspec.Struct, forbid_unknown_fields=True):
     outputs: list[tuple[str, int, bytes | None, bytes]]
 
 
+class _ApplyArgs(msgspec.Struct, forbid_unknown_fields=True):
+    definitions: Definitions
+
+
 class _PauseArgs(msgspec.Struct, forbid_unknown_fields=True):
     campaign: str
     paused: bool
@@ -218,12 +232,12 @@ def _args_of(method: Callable[..., Any]) -> type[msgspec.Struct]:
     return msgspec.defstruct(f"{method.__name__}_args", fields, forbid_unknown_fields=True)
 
 
-def _reader(name: str) -> JSONValue:
-    wanted = _args_of(getattr(Queries, name))
+def _reader(name: str, part: str = "queries", owner: type = Queries) -> JSONValue:
+    wanted = _args_of(getattr(owner, name))
 
     def bind(node: Node) -> JSONValue:
         async def run(args: dict[str, Any]) -> JSONValue:
-            answer = getattr(node.queries, name)(**msgspec.structs.asdict(msgspec.convert(args, wanted)))
+            answer = getattr(getattr(node, part), name)(**msgspec.structs.asdict(msgspec.convert(args, wanted)))
             return await answer if isawaitable(answer) else answer
 
         return run
@@ -241,6 +255,24 @@ def _append(node: Node) -> JSONValue:
                 raise BadSetting(f"no partition {output.partition}; there are {node.settings.partitions}, from 0 on")
         await node.engine.transport.append(outputs)
         return len(outputs)
+
+    return run
+
+
+def _apply(node: Node) -> JSONValue:
+    async def run(args: dict[str, Any]) -> dict[str, Any]:
+        definitions = msgspec.convert(args, _ApplyArgs).definitions
+        workspaces = node.workspaces
+        changes = workspaces.changes(definitions)
+        users = await workspaces.has_letters() if node.settings.on_kafka else bool(node.queries.totals()["users"])
+        applied = await workspaces.apply(definitions, has_users=users)
+        return {
+            "applied": applied,
+            "version": workspaces.latest_version,
+            "digest": workspaces.latest.digest,
+            "changes": changes,
+            "paused": sorted(workspaces.latest.paused),
+        }
 
     return run
 
@@ -281,7 +313,10 @@ def _flush(node: Node) -> JSONValue:
 
 COMMANDS: Final = {
     **{name: _reader(name) for name in READERS},
+    "dead_letters": _reader("newest", "dead_letters", DeadLetters),
+    "replay": _reader("replay", "dead_letters", DeadLetters),
     "append": _append,
+    "apply": _apply,
     "progress": _progress,
     "flush": _flush,
     "pause": _pause,

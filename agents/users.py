@@ -6,6 +6,7 @@ from typing import Final
 from agents.definitions import Workspaces
 from agents.engine.engine import Engine
 from agents.engine.slices import Slice
+from agents.refusals import REFUSED_MAX, with_records
 from config import metrics
 from streams import topics
 from streams.codec import pack
@@ -35,7 +36,7 @@ _EVENT_TYPES: Final = {
 
 def _counts(totals: Totals) -> dict[str, int]:
     """The totals that metrics follow, as they stand."""
-    return {name: getattr(totals, name) for name in (*_EVENT_TYPES, "duplicates", "timers")}
+    return {name: getattr(totals, name) for name in (*_EVENT_TYPES, "duplicates", "refused", "timers")}
 
 
 class Users:
@@ -114,14 +115,16 @@ class Users:
 
     async def _relieve(self, partition: int) -> None:
         """Let others work, and commit before a batch outgrows what the loop can write at once."""
-        if len(self.folds[partition].effects) >= EFFECTS_MAX or self.states[partition].changed >= ROWS_MAX:
+        fold = self.folds[partition]
+        refused = fold.position.totals.refused - self._counted[partition]["refused"]
+        if len(fold.effects) >= EFFECTS_MAX or self.states[partition].changed >= ROWS_MAX or refused >= REFUSED_MAX:
             await self._commit(partition)
         await self._engine.pace.breathe()
 
     async def _commit(self, partition: int) -> None:
         """Rows, timers, position and outputs: whole or not at all."""
         pace, state = self._engine.pace, self.states[partition]
-        effects = self.folds[partition].take_effects()
+        effects = await with_records(self._engine.transport, self.folds[partition].take_effects())
         outputs: list[Output] = []
         for start in range(0, len(effects), _PIECE_EFFECTS):
             await pace.breathe()

@@ -31,6 +31,7 @@ SEGMENT_CHANGES: Final = _counter("segment_changes_total", "Segment changes.", "
 TIMERS_FIRED: Final = _counter("timers_fired_total", "Timers fired.")
 SENDS_DECIDED: Final = _counter("sends_decided_total", "Sends decided.", "channel")
 OUTCOMES: Final = _counter("send_outcomes_total", "What became of dispatches.", "channel", "outcome")
+DEAD_LETTERS_REPLAYED: Final = _counter("dead_letters_replayed_total", "Dead letters put back into events.")
 DEAD_LETTERS: Final = _counter("dead_letters_total", "Records refused, kept in dead-letters.", "reason")
 LAG_RECORDS: Final = _gauge("consumer_lag_records", "Records not yet processed.", "topic", "partition")
 COMMIT_SECONDS: Final = _histogram("commit_seconds", "Time of one transaction on Kafka, from its begin.")

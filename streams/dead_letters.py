@@ -1,8 +1,16 @@
 """Dead letters: what could not be used, raw, with its position and the reason."""
 
+from typing import Final
+
 from streams import topics
 from streams.records import Output, Record
 from streams.times import format_time
+
+STAND_IN: Final = ("value", b"letter")
+"""The header of a dead letter whose value is the mailbox's letter, because the record itself was gone."""
+
+WHOLE: Final = ("whole", b"true")
+"""The header of a dead letter that is about the record as a whole: none of its items was applied."""
 
 
 def dead_letter(

@@ -5,6 +5,7 @@ from hashlib import blake2b
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from streams.codec import to_json
 from streams.errors import BadDefinition
@@ -13,66 +14,66 @@ from streams.segments.filter import Duration, Name
 
 TEMPLATE_CHARS_MAX: Final = 262_144
 
-DefinitionName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
-Template = Annotated[str, msgspec.Meta(max_length=TEMPLATE_CHARS_MAX)]
+DefinitionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
+Template = Annotated[str, Meta(max_length=TEMPLATE_CHARS_MAX)]
 
 
 class SegmentDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Users for whom the filter tree holds; the name is the id."""
 
-    name: DefinitionName
-    filter: dict[str, JSONValue]
-    description: str = ""
+    name: Annotated[DefinitionName, Meta(description="The id of the segment.")]
+    filter: Annotated[dict[str, JSONValue], Meta(description="Who is in it.")]
+    description: Annotated[str, Meta(description="For people.")] = ""
 
 
 class EventTrigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A custom event, with certain properties or any."""
 
-    name: Name
+    name: Annotated[Name, Meta(description="The name of the event.")]
     where: dict[str, JSONValue] | None = None
 
 
 class PurchaseTrigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A purchase, of one product or any, with certain properties or any."""
 
-    product: Name | None = None
+    product: Annotated[Name | None, Meta(description="Only purchases of this product.")] = None
     where: dict[str, JSONValue] | None = None
 
 
 class Trigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Exactly one of these happening to a user starts the campaign for that user."""
 
-    segment_entered: DefinitionName | None = None
-    segment_left: DefinitionName | None = None
-    event: EventTrigger | None = None
-    purchase: PurchaseTrigger | None = None
-    attribute_changed: Name | None = None
+    segment_entered: Annotated[DefinitionName | None, Meta(description="The user enters this segment.")] = None
+    segment_left: Annotated[DefinitionName | None, Meta(description="The user leaves this segment.")] = None
+    event: Annotated[EventTrigger | None, Meta(description="The user does a custom event.")] = None
+    purchase: Annotated[PurchaseTrigger | None, Meta(description="The user buys; {} for any purchase.")] = None
+    attribute_changed: Annotated[Name | None, Meta(description="This attribute gets another value.")] = None
 
 
 class EmailMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An email; every field is Liquid. At least one of `text` and `html` says something."""
 
-    to: Template
-    subject: Template
-    text: Template = ""
-    html: Template = ""
+    to: Annotated[Template, Meta(description="The address; a message without one is aborted.")]
+    subject: Annotated[Template, Meta(description="One line.")]
+    text: Annotated[Template, Meta(description="The plain text.")] = ""
+    html: Annotated[Template, Meta(description="The HTML.")] = ""
     from_: Template = msgspec.field(name="from", default="")
-    reply_to: Template = ""
+    reply_to: Annotated[Template, Meta(description="Where answers go.")] = ""
 
 
 class WebhookMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An HTTP request; url, header values and body are Liquid. No url means the setting's url."""
 
-    body: Template
-    url: Template = ""
+    body: Annotated[Template, Meta(description="The body of the request.")]
+    url: Annotated[Template, Meta(description="Where the request goes.")] = ""
     method: Literal["POST", "PUT", "DELETE", "GET"] = "POST"
-    headers: dict[str, Template] = {}
+    headers: Annotated[dict[str, Template], Meta(description="Headers by name.")] = {}
 
 
 class LogMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A line for the log: the channel of a workspace that has no provider yet."""
 
-    text: Template
+    text: Annotated[Template, Meta(description="The line.")]
 
 
 Message: TypeAlias = EmailMessage | WebhookMessage | LogMessage
@@ -86,15 +87,24 @@ MESSAGES: Final[Mapping[str, type[Message]]] = {
 class CampaignDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One message, triggered by what a user does or becomes; the name is the id."""
 
-    name: DefinitionName
-    trigger: Trigger
-    channel: Literal["email", "webhook", "log"]
-    message: dict[str, Any]
-    audience: dict[str, JSONValue] | None = None
-    delay: Duration = "0s"
-    re_eligible_after: Duration | None = None
-    description: str = ""
+    name: Annotated[DefinitionName, Meta(description="The id of the campaign.")]
+    trigger: Annotated[Trigger, Meta(description="What starts it; exactly one of the keys.")]
+    channel: Annotated[Literal["email", "webhook", "log"], Meta(description="How the message leaves.")]
+    message: Annotated[dict[str, Any], Meta(description="Its keys are those of the channel.")]
+    audience: Annotated[
+        dict[str, JSONValue] | None,
+        Meta(description="Only users for whom this filter tree holds, before the event that triggers."),
+    ] = None
+    delay: Annotated[Duration, Meta(description="How long after the event, at most 365d.")] = "0s"
+    re_eligible_after: Annotated[
+        Duration | None,
+        Meta(description="A user may enter again so long after the last time; never again without."),
+    ] = None
+    description: Annotated[str, Meta(description="For people.")] = ""
 
+
+CHANNEL_KEY: Final = "channel"
+"""The key of a campaign that says which message it has."""
 
 KINDS: Final[Mapping[str, type[SegmentDefinition | CampaignDefinition]]] = {
     "segments": SegmentDefinition,

@@ -6,6 +6,7 @@ import msgspec
 
 from streams.events import JSONValue
 from streams.mailbox import Cause
+from streams.records import Record
 from streams.sends import Send
 
 
@@ -29,7 +30,8 @@ class CurrentsRecord(msgspec.Struct, frozen=True, gc=False):
 class Refused(msgspec.Struct, frozen=True, gc=False):
     """A letter that the user's row could not take (a limit, say), for dead-letters.
 
-    `raw` is the letter as it lay in the mailbox; the cause says where the original record is.
+    `raw` is the letter as it lay in the mailbox; the cause says where the original record is, and `record`
+    is that record, once an agent has looked it up and found it.
     """
 
     reason: str
@@ -39,6 +41,7 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     user: str
     now_ms: int
     raw: bytes
+    record: Record | None = None
 
 
 Effect: TypeAlias = Send | SegmentChange | CurrentsRecord | Refused

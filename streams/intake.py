@@ -3,13 +3,16 @@
 from functools import lru_cache
 from typing import Final
 
+import msgspec
+
 from streams import topics
 from streams.codec import pack, partition_of
-from streams.dead_letters import dead_letter
+from streams.dead_letters import WHOLE, dead_letter
 from streams.fold import ClockMode
-from streams.ingest.raw_record import Routed, read_record
+from streams.ingest.raw_record import Rejected, Routed, read_record
 from streams.mailbox import Cause, Happening, Tick
 from streams.records import Output, Record
+from streams.replays import replayed_items
 
 KNOWN_USERS_MAX: Final = 65_536
 
@@ -25,21 +28,27 @@ def route(record: Record, topic_id: str, partition: int, partitions: int, clock:
 
     A pure function of the record's bytes and append time, so that a repeated intake appends the same
     causes again and the mailboxes drop them. Under the stream clock the events partition i feeds only
-    mailbox i, so that a replay is the same whatever runs when.
+    mailbox i, so that a replay is the same whatever runs when. Of a dead letter's replay only the items
+    that were refused count.
     """
     replay = clock == "stream"
     reading = read_record(record.key, record.value, record.append_ms, replay=replay)
     outputs = []
+    items = replayed_items(record.headers) if record.headers else None
     for routed in reading.routed:
+        if items is not None and routed.item not in items:
+            continue
         target = _partition_of_user(routed.user, partitions)
         if replay and target != partition:
             detail = f"partition {partition}, expected {target}: a replay is partitioned by external id (murmur2)"
-            outputs.append(_refuse(record, partition, routed.item, "wrong_partition", "external_id", detail))
+            wrong = Rejected(routed.item, "wrong_partition", "external_id", detail)
+            outputs.append(_refuse(record, partition, wrong))
         else:
             outputs.append(_letter(routed, Cause(topic_id, partition, record.offset, routed.item), target))
     outputs.extend(
-        _refuse(record, partition, rejected.item, rejected.reason, rejected.field, rejected.detail)
+        _refuse(record, partition, rejected)
         for rejected in reading.rejected
+        if items is None or rejected.whole or rejected.item in items
     )
     if reading.end is not None:
         outputs.append(Output(topics.MAILBOX.name, partition, None, pack(Tick(reading.end.at_ms))))
@@ -50,14 +59,15 @@ def _letter(routed: Routed, cause: Cause, target: int) -> Output:
     return Output(topics.MAILBOX.name, target, routed.user.encode(), pack(Happening(routed.event, cause)))
 
 
-def _refuse(record: Record, partition: int, item: int, reason: str, field: str, detail: str) -> Output:
-    return dead_letter(
+def _refuse(record: Record, partition: int, rejected: Rejected) -> Output:
+    letter = dead_letter(
         record,
         topic=topics.EVENTS.name,
         partition=partition,
-        item=item,
-        reason=reason,
-        field=field,
-        detail=detail,
+        item=rejected.item,
+        reason=rejected.reason,
+        field=rejected.field,
+        detail=rejected.detail,
         at_ms=record.append_ms,
     )
+    return msgspec.structs.replace(letter, headers=(*letter.headers, WHOLE)) if rejected.whole else letter

@@ -6,7 +6,7 @@ import msgspec
 
 from streams import topics
 from streams.codec import to_json
-from streams.dead_letters import dead_letter
+from streams.dead_letters import STAND_IN, dead_letter
 from streams.effects import CurrentsRecord, Effect, Refused, SegmentChange
 from streams.exports import topic_headers, topic_value
 from streams.records import Output, Record
@@ -47,7 +47,7 @@ def _currents(effect: Effect, partition: int) -> Output:
 
 def _refused(effect: Effect, partition: int) -> Output:
     assert isinstance(effect, Refused)
-    record = Record(effect.cause.offset, effect.now_ms, effect.user.encode(), effect.raw)
+    record = effect.record or Record(effect.cause.offset, effect.now_ms, effect.user.encode(), effect.raw)
     letter = dead_letter(
         record,
         topic=topics.EVENTS.name,
@@ -58,7 +58,8 @@ def _refused(effect: Effect, partition: int) -> Output:
         detail=effect.detail,
         at_ms=effect.now_ms,
     )
-    return msgspec.structs.replace(letter, partition=partition)
+    headers = letter.headers if effect.record else (*letter.headers, STAND_IN)
+    return msgspec.structs.replace(letter, partition=partition, headers=headers)
 
 
 _OUTPUT_OF = {

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
+from streams.depth import DEPTH_MAX
 from streams.errors import BadInput
 from streams.events import Attributes, CustomEvent, JSONValue, Properties, Purchase, Session
 from streams.profiles.fields import STANDARD, check_standard
 from streams.times import DAY_MS, parse_time
 
-DEPTH_MAX: Final = 32
 PROPERTIES_MAX: Final = 256
 ATTRIBUTES_MAX: Final = 1_000
 EXTERNAL_ID_BYTES_MAX: Final = 987

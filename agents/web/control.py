@@ -10,12 +10,14 @@ from typing import Any, Final
 
 import msgspec
 
-from streams.errors import HeadraceError
+from streams.errors import BadDefinition, BadSetting, BadState, HeadraceError, OutsideFailing
 from streams.events import JSONValue
 from streams.records import Output
 
 SOCKET_NAME: Final = "control.sock"
 LINE_BYTES_MAX: Final = 64 * 1024 * 1024
+
+_KINDS: Final = {kind.__name__: kind for kind in (BadDefinition, BadSetting, BadState, OutsideFailing)}
 
 Command = Callable[[dict[str, Any]], Awaitable[Any]]
 
@@ -78,7 +80,7 @@ class ControlServer:
         except RecursionError:
             return {"error": "the request is nested too deep"}
         except (HeadraceError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            return {"error": str(error)}
+            return {"error": str(error), "kind": type(error).__name__}
 
 
 class ControlClient:
@@ -103,7 +105,7 @@ class ControlClient:
             raise ConnectionResetError("the process went away before it answered")
         answer = msgspec.json.decode(line, type=dict[str, Any])
         if "error" in answer:
-            raise HeadraceError(str(answer["error"]))
+            raise _KINDS.get(answer.get("kind", ""), HeadraceError)(str(answer["error"]))
         return answer.get("ok")
 
     def close(self) -> None:

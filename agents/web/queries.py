@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
@@ -17,12 +17,12 @@ from streams.profiles.row import User
 from streams.records import Record
 from streams.times import format_time
 from tables.cursors import read_cursors
-from tables.dispatches import FINAL, Dispatches
+from tables.dispatches import FINAL, Dispatches, State
 from tables.partition import UsersView
 from tables.positions import read_position, read_refused
 from tables.store import Store
 
-LIST_MAX: Final = 1_000
+LIST_MAX: Final = 100_000
 Answer = dict[str, Any]
 
 
@@ -158,6 +158,9 @@ class Queries:
 
     def dispatches(self, *, state: str = "", limit: int = LIST_MAX) -> list[Answer]:
         """Single dispatches, open ones first, without their content."""
+        if state and state not in get_args(State):
+            raise BadSetting(f"no state {state!r}; states are {', '.join(get_args(State))}")
+        limit = min(limit, LIST_MAX)
         found: list[Answer] = []
         for partition in self._partitions:
             for each in Dispatches(self._store, partition).all():

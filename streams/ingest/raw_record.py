@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 from streams import track
+from streams.depth import check_depth
 from streams.errors import BadInput
 from streams.events import Event
 
@@ -21,12 +22,13 @@ class Routed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """An item of the record that cannot be used; item 0 also stands for the whole record."""
+    """An item of the record that cannot be used, or item 0 and `whole` for the record with all its items."""
 
     item: int
     reason: str
     field: str
     detail: str
+    whole: bool = False
 
 
 class End(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ class _Owner(msgspec.Struct):
 
 _head_decoder: Final = msgspec.json.Decoder(_Head)
 _owner_decoder: Final = msgspec.json.Decoder(_Owner)
+_ARRAYS: Final = ("attributes", "events", "purchases")
 _TYPES: Final = ("event", "attributes", "purchase", "session_start", "session_end")
 
 
@@ -78,10 +81,11 @@ def read_record(key: bytes | None, value: bytes, append_ms: int, *, replay: bool
         head = _read_head(value)
         if head.type == "end" and replay:
             return Reading([], [], End(track.event_time(head.time, append_ms)))
+        check_depth(value, skip=_ARRAYS if head.type is None else ())
         if head.type is not None:
             return Reading([_alone(head, key, value, append_ms)], [])
     except BadInput as error:
-        return Reading([], [_rejected(0, error)])
+        return Reading([], [_rejected(0, error, whole=True)])
     return _read_body(head, key, append_ms)
 
 
@@ -120,12 +124,13 @@ def _read_body(head: _Head, key: bytes | None, append_ms: int) -> Reading:
     parts = [(kind, data) for kind, items in enumerate(kinds) for data in items or ()]
     if len(parts) > ITEMS_MAX:
         detail = f"{len(parts)} objects, at most {ITEMS_MAX}; split it"
-        return Reading([], [Rejected(0, "too_many_objects", "", detail)])
+        return Reading([], [Rejected(0, "too_many_objects", "", detail, whole=True)])
     routed: list[Routed] = []
     rejected: list[Rejected] = []
     for item, (kind, data) in enumerate(parts):
         try:
             user = _user(track.decode_as(_owner_decoder, data).external_id, key)
+            check_depth(bytes(data))
             routed.append(Routed(user, _of_kind(kind, data, append_ms), item))
         except BadInput as error:
             rejected.append(_rejected(item, error))
@@ -162,5 +167,5 @@ def _user(external_id: str | None, key: bytes | None) -> str:
     return external_id
 
 
-def _rejected(item: int, error: BadInput) -> Rejected:
-    return Rejected(item, error.reason, error.field, error.detail)
+def _rejected(item: int, error: BadInput, *, whole: bool = False) -> Rejected:
+    return Rejected(item, error.reason, error.field, error.detail, whole)

@@ -1,7 +1,7 @@
 """The count tests that filters share: at least, at most or exactly n, ever or within a window."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from streams.errors import BadDefinition
 from streams.events import JSONValue
@@ -9,6 +9,8 @@ from streams.profiles.row import User
 from streams.segments.filter import ChangesAt, Compiled, Test
 from streams.segments.series import CountSeries
 from streams.times import format_duration, format_time
+
+LIMITS: Final = ("at_least", "at_most", "exactly")
 
 
 class Limits(Protocol):

@@ -17,7 +17,14 @@ COUNT_MAX: Final = 1_000
 Test: TypeAlias = Callable[[User, int], bool]
 ChangesAt: TypeAlias = Callable[[User, int], int | None]
 Explain: TypeAlias = Callable[[User, int], dict[str, JSONValue]]
-Duration = Annotated[str, msgspec.Meta(pattern=r"^\d{1,9}[dhms]( \d{1,9}[dhms])*$", examples=["90d", "1d 12h"])]
+Duration = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^\d{1,9}[dhms]( \d{1,9}[dhms])*$",
+        description="Numbers of days (86,400 s each), hours, minutes and seconds.",
+        examples=["90d", "1d 12h"],
+    ),
+]
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
@@ -47,7 +54,8 @@ class Filter(msgspec.Struct, frozen=True):
     """One kind of filter: a name, the type of its parameters, and how to compile them.
 
     `compile` is called once per place in a definition and raises BadDefinition with a sentence.
-    `examples` are (parameters, row, now_ms, expected) for the contract suite and the manual.
+    `examples` are (parameters, row, now_ms, expected) for the contract suite and the manual. Of the
+    parameters named in `exactly_one`, `compile` takes exactly one, of those in `at_most_one` at most one.
     """
 
     name: str
@@ -55,6 +63,8 @@ class Filter(msgspec.Struct, frozen=True):
     params: type
     compile: Callable[[JSONValue], Compiled]
     examples: tuple[tuple[JSONValue, User, int, bool], ...] = ()
+    exactly_one: tuple[str, ...] = ()
+    at_most_one: tuple[str, ...] = ()
 
 
 def window_ms(within: str | None) -> int | None:

@@ -73,7 +73,7 @@ async def test_a_bad_request_is_answered_and_the_connection_goes_on(
     """Whatever comes, the answer says what is wrong, and the next request on the same line is served."""
     async with running(tmp_path) as node:
         bad, good = await exchange(tmp_path, BAD_REQUESTS[name], b'{"command":"partitions"}')
-        assert list(bad) == ["error"]
+        assert set(bad) <= {"error", "kind"}
         assert bad["error"]
         assert good == {"ok": 2}
         assert node.engine.failure is not None

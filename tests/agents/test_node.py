@@ -112,6 +112,8 @@ async def test_every_declared_metric_moves_and_is_exposed(
         await until(
             lambda: metrics.TIMERS_FIRED._value.get() > before["TIMERS_FIRED"]["headrace_timers_fired_total", "{}"]
         )
+        for partition in range(PARTITIONS):
+            await node.dead_letters.replay(partition)
         await node.quiesce()
         status, text = await get(f"{http}/metrics")
 

@@ -45,6 +45,7 @@ FILTER: Final = Filter(
     label="Attribute",
     params=Params,
     compile=compile_,
+    exactly_one=OPERATORS,
     examples=(
         ({"path": "plan", "is": "pro"}, _MEL, 0, True),
         ({"path": "plan", "is": ["free", "pro"]}, _MEL, 0, True),

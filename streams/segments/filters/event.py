@@ -10,7 +10,7 @@ from streams.events import JSONValue
 from streams.profiles.counters import CountWindow, count_once
 from streams.profiles.row import User
 from streams.segments.condition import compile_where
-from streams.segments.counting import bounds, compile_series_total, compile_total, compile_window
+from streams.segments.counting import LIMITS, bounds, compile_series_total, compile_total, compile_window
 from streams.segments.filter import Compiled, Count, Duration, Filter, Name, window_ms
 from streams.segments.series import CountSeries
 
@@ -56,6 +56,7 @@ FILTER: Final = Filter(
     label="Did custom event",
     params=Params,
     compile=compile_,
+    at_most_one=LIMITS,
     examples=(
         ({"name": "like"}, _DID, 5_000, True),
         ({"name": "like", "at_least": 2}, _DID, 5_000, False),

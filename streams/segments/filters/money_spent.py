@@ -99,6 +99,7 @@ FILTER: Final = Filter(
     label="Money spent",
     params=Params,
     compile=compile_,
+    exactly_one=("over", "under"),
     examples=(
         ({"over": 200}, _SPENT, 10_000, False),
         ({"over": 199.99}, _SPENT, 10_000, True),

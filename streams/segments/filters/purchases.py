@@ -7,7 +7,7 @@ import msgspec
 
 from streams.profiles.counters import CountWindow, count_once
 from streams.profiles.row import User
-from streams.segments.counting import bounds, compile_total, compile_window
+from streams.segments.counting import LIMITS, bounds, compile_total, compile_window
 from streams.segments.filter import Compiled, Count, Duration, Filter, Name, window_ms
 from streams.segments.series import CountSeries
 
@@ -56,6 +56,7 @@ FILTER: Final = Filter(
     label="Number of purchases",
     params=Params,
     compile=compile_,
+    at_most_one=LIMITS,
     examples=(
         ({"at_least": 2}, _BOUGHT, 90_000, True),
         ({"at_least": 3}, _BOUGHT, 90_000, False),

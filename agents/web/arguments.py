@@ -1,0 +1,113 @@
+"""The command line's arguments: one line per command, with the words that `--help` shows."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+LIMIT_MAX: Final = 100_000
+
+Add = Callable[..., argparse.ArgumentParser]
+
+
+def arguments_parser(description: str) -> argparse.ArgumentParser:
+    """The parser; `command` holds the command's words, such as `sends list`, and `json` whether to answer so."""
+    parser = argparse.ArgumentParser(
+        prog="app.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(json=False)
+    add = _adder(parser, "")
+    add("run", "take events until stopped: one process on the embedded log, HEADRACE_WORKERS on Kafka")
+    add("worker", "one worker on Kafka, until stopped", _flag("--supervised", "end when stdin closes"))
+    add("door", "take events over HTTP, on Kafka, without being a worker")
+    add("demo", "replay eighteen months of real purchases", _flag("--once", "stop at the end; the last line is JSON"))
+    end = _flag("--end", "close a replay: bring every partition's clock to the last time sent")
+    add("send", "put newline-delimited JSON into the events topic", _word("file", "or - for stdin"), end)
+    user, segment = _word("external_id", "of the user; case-sensitive"), _word("segment", "its name")
+    add("user", "what is known of a user", user)
+    add("explain", "why a user is in a segment, or not", user, segment)
+    add("segments", "how many entered, left and are in each segment")
+    add("lag", "records not yet processed, per agent")
+    topic = _word("topic", "such as events, dead-letters or segment-changes")
+    add("tail", "the newest records of a topic", topic, _limit(20))
+    campaign, every = _word("campaign", "its name", nargs="?"), _flag("--all", "every campaign")
+    add("pause", "pause a campaign: it sends nothing until it is resumed", campaign, every)
+    add("resume", "resume a campaign", campaign, every)
+    _add_sends(add("sends", "dispatches per campaign and state; `sends list` shows them one by one"))
+    _add_dead_letters(add("dead-letters", "records that were refused"))
+    check = _adder(add("config", "the settings"), "config ")
+    check("check", "every setting in force, and where it comes from")
+    _add_definitions(add("definitions", "workspaces: segments and campaigns"))
+    return parser
+
+
+def _add_sends(parser: argparse.ArgumentParser) -> None:
+    verbs = _adder(parser, "sends ", required=False)
+    state = _word("--state", "only these: attempting, held, sent, aborted or failed", default="")
+    held = {**_flag("--held", "the same as --state held"), "action": "store_const", "const": "held", "dest": "state"}
+    verbs("list", "dispatches one by one, open ones first", state, held, _limit(1_000, "rows at most"))
+    dispatch, every = _word("id", "of a dispatch", nargs="?"), _flag("--all", "every held dispatch")
+    verbs("release", "attempt held dispatches again", dispatch, every)
+    verbs("discard", "give held dispatches up", dispatch, every)
+
+
+def _add_dead_letters(parser: argparse.ArgumentParser) -> None:
+    verbs = _adder(parser, "dead-letters ")
+    reason = _word("--reason", "only letters with this reason, such as wrong_type", default="")
+    verbs("list", "the newest dead letters, oldest first", reason, _limit(20))
+    limit, again = _limit(0, "letters at most, 0 for all"), _flag("--again", "also letters that were replayed before")
+    verbs("replay", "put refused records back into events, each letter once", reason, limit, again)
+
+
+def _add_definitions(parser: argparse.ArgumentParser) -> None:
+    verbs = _adder(parser, "definitions ")
+    folder = _word("folder", "with segments/*.yaml and campaigns/*.yaml", type=Path)
+    verbs("check", "say what is wrong with a workspace folder, without applying it", folder)
+    verbs("apply", "put a workspace folder into force", folder)
+    verbs("schema", "print the JSON Schema of a workspace's files")
+
+
+def _adder(parser: argparse.ArgumentParser, prefix: str, *, required: bool = True) -> Add:
+    """A function that adds a command below `parser`, with `--json`."""
+    commands = parser.add_subparsers(required=required, metavar="VERB" if prefix else "COMMAND", title="commands")
+
+    def add(name: str, text: str, *arguments: dict[str, Any]) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.set_defaults(command=prefix + name)
+        for argument in (*arguments, _flag("--json", "one JSON document on stdout")):
+            options = {"default": argparse.SUPPRESS, **argument} if argument["name"] == "--json" else dict(argument)
+            command.add_argument(options.pop("name"), **options)
+        return command
+
+    return add
+
+
+def _word(name: str, text: str, **options: object) -> dict[str, Any]:
+    return {"name": name, "help": text, **options}
+
+
+def _flag(name: str, text: str) -> dict[str, Any]:
+    return {"name": name, "help": text, "action": "store_true"}
+
+
+def _limit(default: int, text: str = "rows at most, the newest") -> dict[str, Any]:
+    text = f"{text} (default {default})"
+    return {
+        "name": "--limit",
+        "type": _count if default == 0 else _some,
+        "default": default,
+        "metavar": "N",
+        "help": text,
+    }
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) <= LIMIT_MAX):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {LIMIT_MAX}")
+    return int(text)
+
+
+def _some(text: str) -> int:
+    if not _count(text):
+        raise argparse.ArgumentTypeError("0 rows are none; give 1 or more")
+    return int(text)

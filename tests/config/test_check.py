@@ -1,0 +1,29 @@
+"""Settings as `config check` shows them: every one, with its source, and no secret."""
+
+from config.check import check_settings
+from config.settings import SECRETS, Settings, load_settings
+
+
+def test_every_setting_has_a_source_and_a_meaning() -> None:
+    """What the environment says is `env`, an empty variable and what it leaves out is the default."""
+    given = {"HEADRACE_DATA": "d", "HEADRACE_HTTP": "", "HEADRACE_APP": "", "HEADRACE_PARTITIONS": "8"}
+    rows = check_settings(load_settings(given), given)
+
+    assert [row["name"] for row in rows] == [f"HEADRACE_{name.upper()}" for name in Settings.model_fields]
+    assert all(row["meaning"] for row in rows)
+    sources = {str(row["name"]): row["source"] for row in rows}
+    assert {name for name, source in sources.items() if source == "env"} == {
+        "HEADRACE_DATA",
+        "HEADRACE_HTTP",
+        "HEADRACE_PARTITIONS",
+    }
+    assert {source for name, source in sources.items() if name not in given} == {"default"}
+
+
+def test_a_secret_is_masked_and_says_that_a_file_holds_it() -> None:
+    """A secret's value never shows, whichever way it came."""
+    for env, source in ({"HEADRACE_API_KEY": "k"}, "env"), ({"HEADRACE_API_KEY_FILE": "f"}, "file"):
+        rows = check_settings(Settings(api_key="k"), env)
+        [row] = [row for row in rows if row["name"] == "HEADRACE_API_KEY"]
+        assert (row["value"], row["source"]) == ("***", source)
+    assert set(SECRETS) == {"api_key"}
