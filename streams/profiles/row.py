@@ -29,13 +29,17 @@ class Waiting(msgspec.Struct, array_like=True, gc=False):
 
 
 class OpenDispatch(msgspec.Struct, array_like=True, gc=False):
-    """A dispatch whose outcome is awaited, or has been final for less than 72 h."""
+    """A dispatch whose outcome is awaited, or has been final for less than 72 h.
+
+    `outcome` is the newest one told, and `attempt` the attempt that it is of.
+    """
 
     campaign: str
     channel: str
     decided_ms: int
     outcome: str = ""
     final_ms: int = 0
+    attempt: int = 0
 
 
 class User(msgspec.Struct, array_like=True, gc=False):

@@ -340,9 +340,10 @@ def test_a_final_outcome_is_never_replaced(first: OutcomeKind) -> None:
     assert driver.user("ann").dispatches[send.dispatch_id].final_ms == 0
     assert len(driver.outcome(send, first)) == 1
     before = driver.rows[0].stored["ann"]
-    others: tuple[OutcomeKind, ...] = ("sent", "held", "aborted", "failed")
+    others: tuple[OutcomeKind, ...] = ("sent", "retry", "held", "aborted", "failed")
     for kind in others:
-        assert driver.outcome(send, kind, driver.now_ms + 1) == []
+        for attempt in (1, 2):
+            assert driver.outcome(send, kind, driver.now_ms + 1, attempt) == []
 
     assert driver.rows[0].stored["ann"] == before
     assert driver.user("ann").dispatches[send.dispatch_id].outcome == first
@@ -380,6 +381,26 @@ def test_open_dispatches_are_kept() -> None:
     look(driver)
 
     assert driver.user("ann").dispatches == {}
+
+
+def test_every_retry_is_told_once() -> None:
+    """Each attempt that will be repeated is told once, in order, and the dispatch stays open until the last."""
+    driver = driver_of(mail("mail", LOOKED))
+    look(driver)
+    (send,) = driver.sends
+    kinds = ["Retry", "Retry", "Send"]
+    for attempt in (1, 1, 2, 1, 2):
+        driver.outcome(send, "retry", attempt=attempt)
+        assert driver.user("ann").dispatches[send.dispatch_id].final_ms == 0
+    driver.outcome(send, "held", attempt=1)
+    assert driver.user("ann").dispatches[send.dispatch_id].outcome == "retry"
+    driver.outcome(send, "held", attempt=3)
+    driver.outcome(send, "sent", attempt=4)
+    driver.outcome(send, "retry", attempt=5)
+    told = [one for one in driver.currents if one.event_type.startswith("users.messages")]
+
+    assert [one.event_type.rpartition(".")[2] for one in told] == kinds
+    assert len({one.fields["id"] for one in told}) == 3
 
 
 def test_outcomes_of_nobody() -> None:
