@@ -11,19 +11,27 @@ from streams.mailbox import OutcomeKind
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """What a rendered message needs beside its content."""
+    """What a rendered message needs beside its content.
+
+    `default_url` is where a webhook without a url of its own goes.
+    """
 
     dispatch_id: str
     campaign: str
     decided_ms: int
+    default_url: str = ""
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One rendered message: whom it goes to, and its bytes, the same for the same context."""
+    """One rendered message: whom it goes to, and its bytes, the same for the same context.
+
+    `host` names the other side where a channel has several, so that a slow one holds up no other.
+    """
 
     dispatch_id: str
     address: str
     body: bytes
+    host: str = ""
 
 
 class Skipped(Exception):
@@ -46,18 +54,41 @@ class Channel(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What a provider says of one request."""
+    """What a provider says of one request; `retry_after_s` is the wait that the other side asks for."""
 
     dispatch_id: str
     kind: OutcomeKind
     reason: str = ""
+    retry_after_s: float | None = None
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How many attempts a provider takes at once: in all, and for one host."""
+
+    in_flight: int
+    per_host: int
 
 
 class Provider(Protocol):
-    """Where a channel's requests go."""
+    """Where a channel's requests go. `name` is kept with each attempt: another provider cannot settle it."""
 
-    async def attempt(self, requests: list[Request]) -> list[Receipt]:
-        """Send the requests; one receipt each. Raises OutsideFailing when nobody knows what was sent."""
+    @property
+    def name(self) -> str:
+        """What the provider is called in a dispatch."""
+
+    @property
+    def limits(self) -> Limits:
+        """How much it takes at once."""
+
+    async def attempt(self, request: Request) -> Receipt:
+        """Send one request. Raises OutsideFailing when the worker must stop, such as on a full disk.
+
+        `retry` only where the other side surely did not take it, or will know a repeat by its key; `held`
+        where nobody knows. Cancelling leaves the attempt for `settle`.
+        """
 
     async def settle(self, requests: list[Request]) -> list[Receipt]:
-        """After a crash: bring attempts to an end whose outcome is unknown, never silently twice."""
+        """After a crash: one receipt for each attempt whose outcome is unknown, never silently twice."""
+
+    async def close(self) -> None:
+        """Let go of what it keeps open."""

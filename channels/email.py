@@ -3,7 +3,8 @@
 from typing import Final
 
 from channels.channel import Channel, Envelope, Render, Request, Skipped
-from channels.mime import Mail, build_mail
+from channels.mail_address import MailAddress, read_address
+from channels.mime import Mail, build_mail, read_unsubscribe
 from channels.render.engine import RenderContext, Renderer
 from streams.definitions import EmailMessage, Message
 
@@ -20,24 +21,44 @@ def compile_(message: Message, renderer: Renderer) -> Render:
     text = renderer.compile(message.text)
     html = renderer.compile(message.html, html=True)
 
+    unsubscribe = renderer.compile(message.list_unsubscribe, one_line=True)
+
     def render(envelope: Envelope, context: RenderContext) -> Request:
-        address = to.render(context)
-        if not address:
+        to_text = to.render(context)
+        if not to_text:
             raise Skipped("no_address")
+        address = _address("to", to_text)
+        answers_to = reply_to.render(context)
         mail = Mail(
             envelope.dispatch_id,
             envelope.campaign,
             envelope.decided_ms,
-            sender.render(context),
+            _address("from", sender.render(context)),
             address,
-            reply_to.render(context),
+            _address("reply_to", answers_to) if answers_to else None,
             subject.render(context),
             text.render(context),
             html.render(context),
+            _unsubscribe(unsubscribe.render(context)),
         )
-        return Request(envelope.dispatch_id, address, build_mail(mail))
+        return Request(envelope.dispatch_id, address.mailbox, build_mail(mail))
 
     return render
+
+
+def _address(field: str, text: str) -> MailAddress:
+    """The one address in a rendered field; the reason never quotes it."""
+    address = read_address(text)
+    if address is None:
+        raise Skipped(f"bad_address: {field} is not one mail address")
+    return address
+
+
+def _unsubscribe(text: str) -> str:
+    target = read_unsubscribe(text) if text else ""
+    if target is None:
+        raise Skipped("bad_list_unsubscribe: write mailto: or https:")
+    return target
 
 
 CHANNEL: Final = Channel("email", compile_)

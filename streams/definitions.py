@@ -50,7 +50,11 @@ class Trigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class EmailMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An email; every field is Liquid. At least one of `text` and `html` says something."""
+    """An email; every field is Liquid. At least one of `text` and `html` says something.
+
+    `list_unsubscribe` is the `mailto:` or `https:` address behind a mail program's unsubscribe button. It is
+    the operator's own: no door takes unsubscriptions yet, so the one-click header (RFC 8058) is not sent.
+    """
 
     to: Template
     subject: Template
@@ -58,6 +62,7 @@ class EmailMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     html: Template = ""
     from_: Template = msgspec.field(name="from", default="")
     reply_to: Template = ""
+    list_unsubscribe: Template = ""
 
 
 class WebhookMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
