@@ -11,7 +11,9 @@ import faust
 import msgspec
 
 from agents.definitions import Workspaces
-from agents.delivery import Delivery
+from agents.delivery.agent import Delivery
+from agents.delivery.held import change_held_offline
+from agents.delivery.providers import providers_of
 from agents.engine.engine import Engine
 from agents.engine.transport import Log
 from agents.export import Export
@@ -25,7 +27,6 @@ from agents.web.door import Door
 from agents.web.keys import Keys
 from agents.web.queries import Queries
 from agents.web.server import HttpServer
-from channels.outbox import FILE_NAMES, Outbox
 from channels.sinks.avro_files import AvroFiles
 from config import metrics
 from config.clock import Clock
@@ -75,8 +76,7 @@ class Node:
         """Register the agents, in the order in which data flows; `door`: this process takes events over HTTP too."""
         settings, engine = self.settings, self.engine
         self.users = Users(engine, self.workspaces)
-        providers = {channel: Outbox(settings.outbox_folder, channel) for channel in FILE_NAMES}
-        self.delivery = Delivery(engine, self.workspaces, dict(providers))
+        self.delivery = Delivery(engine, self.workspaces, providers_of(settings))
         self.export = Export(engine, AvroFiles(settings.exports_folder, settings.app))
         for agent in (Intake(engine), self.users, self.delivery, self.export):
             engine.register(agent)
@@ -135,7 +135,7 @@ class Node:
         watermarks = self.engine.slices.watermarks
         ends = await self.engine.transport.ends(watermarks)
         return {
-            "idle": self.engine.idle,
+            "idle": self.engine.idle and self.delivery.idle,
             "behind": sum(max(0, ends[place] - offset) for place, offset in watermarks.items()),
             "partitions": sorted(self.engine.held),
             "watermarks": {f"{topic}/{partition}": offset for (topic, partition), offset in watermarks.items()},
@@ -168,6 +168,7 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.delivery.stop()
         drained = await self.engine.stop(timeout_s)
         await self.control.stop(self.settings.data)
         await self.server.stop()
@@ -188,6 +189,10 @@ class _AppendArgs(msgspec.Struct, forbid_unknown_fields=True):
     """[topic, partition, key, value] of each record, the bytes in base64."""
 
     outputs: list[tuple[str, int, bytes | None, bytes]]
+
+
+class _HeldArgs(msgspec.Struct, forbid_unknown_fields=True):
+    dispatch_id: str
 
 
 class _PauseArgs(msgspec.Struct, forbid_unknown_fields=True):
@@ -267,12 +272,28 @@ def _flush(node: Node) -> JSONValue:
     return run
 
 
+def _held(action: str, state: str) -> JSONValue:
+    def bind(node: Node) -> JSONValue:
+        async def run(args: dict[str, Any]) -> int:
+            dispatch_id = msgspec.convert(args, _HeldArgs).dispatch_id
+            if not hasattr(node, "delivery"):
+                return await change_held_offline(node.engine, dispatch_id, state)
+            count: int = await getattr(node.delivery, action)(dispatch_id)
+            return count
+
+        return run
+
+    return bind
+
+
 COMMANDS: Final = {
     **{name: _reader(name) for name in READERS},
     "append": _append,
     "progress": _progress,
     "flush": _flush,
     "pause": _pause,
+    "release": _held("release", "pending"),
+    "discard": _held("discard", "aborted"),
     "partitions": _partitions,
 }
 

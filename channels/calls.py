@@ -40,7 +40,7 @@ class Calls:
     """
 
     name = "http"
-    limits = Limits(IN_FLIGHT_MAX, PER_HOST_MAX)
+    limits = Limits(IN_FLIGHT_MAX, PER_HOST_MAX, IN_FLIGHT_MAX)
 
     def __init__(self, client: HttpClient) -> None:
         self._client = client
@@ -55,7 +55,7 @@ class Calls:
         except (UrlRefused, AddressRefused) as error:
             return Receipt(name, "failed", f"url_refused: {error}")
         except NoAnswer as error:
-            return Receipt(name, "retry", str(error))
+            return Receipt(name, "retry", str(error), is_silent=True)
         if answer.status in _SUCCESS:
             return Receipt(name, "sent")
         if answer.status in _RETRIED or answer.status in _SERVER_FAILS:

@@ -54,19 +54,25 @@ class Channel(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What a provider says of one request; `retry_after_s` is the wait that the other side asks for."""
+    """What a provider says of one request.
+
+    `retry_after_s` is the wait that the other side asks for; `is_silent` says that it gave no answer, so that
+    fewer attempts are made at once until it does.
+    """
 
     dispatch_id: str
     kind: OutcomeKind
     reason: str = ""
     retry_after_s: float | None = None
+    is_silent: bool = False
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """How many attempts a provider takes at once: in all, and for one host."""
+    """How many dispatches may be between attempt and outcome: in all, for one host, and being sent at once."""
 
     in_flight: int
     per_host: int
+    at_once: int
 
 
 class Provider(Protocol):

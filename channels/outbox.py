@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 from channels.channel import Limits, Receipt, Request
 from streams.errors import OutsideFailing
 
-IN_FLIGHT_MAX: Final = 512
+IN_FLIGHT_MAX: Final = 256
 FILE_NAMES: Final = {"email": "email.mbox", "webhook": "webhook.jsonl", "log": "log.jsonl"}
 _MBOX_START: Final = b"From no-reply@localhost "
 _FROM_LINE: Final = re.compile(rb"^(>*From )", re.MULTILINE)
@@ -33,7 +33,7 @@ class Outbox:
     """
 
     name = "outbox"
-    limits = Limits(IN_FLIGHT_MAX, IN_FLIGHT_MAX)
+    limits = Limits(IN_FLIGHT_MAX, IN_FLIGHT_MAX, IN_FLIGHT_MAX)
 
     def __init__(self, folder: Path, channel: str) -> None:
         """Open or create the channel's file. Raises OutsideFailing when the disk refuses."""

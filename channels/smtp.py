@@ -14,6 +14,7 @@ from channels.mime import sender_of
 from config.smtp_server import SmtpServer
 
 CONNECTIONS_MAX: Final = 16
+IN_FLIGHT_MAX: Final = 64
 CONNECT_S: Final = 30.0
 ANSWER_S: Final = 60.0
 FINAL_ANSWER_S: Final = 300.0
@@ -49,7 +50,7 @@ class Smtp:
     """
 
     name = "smtp"
-    limits = Limits(CONNECTIONS_MAX, CONNECTIONS_MAX)
+    limits = Limits(IN_FLIGHT_MAX, IN_FLIGHT_MAX, CONNECTIONS_MAX)
 
     def __init__(self, server: SmtpServer, *, final_answer_s: float = FINAL_ANSWER_S) -> None:
         """Connect as needed; `final_answer_s` is how long an answer to a whole mail may take."""

@@ -1,6 +1,6 @@
 """The mail server that `HEADRACE_SMTP` names."""
 
-from typing import Final, Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 Security = Literal["none", "starttls", "tls"]
@@ -42,4 +42,4 @@ def read_smtp_server(url: str) -> SmtpServer:
     if (parts.username is None) != (parts.password is None):
         raise ValueError(f"user and password belong together; {FORM}")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return SmtpServer(parts.hostname, port or PORTS[security], cast("Security", security), user, password)
+    return SmtpServer(parts.hostname, port or PORTS[security], security, user, password)

@@ -26,5 +26,5 @@ def retry_delay_s(dispatch_id: str, attempt: int, retry_after_s: float | None = 
         return None
     digest = blake2b(f"{dispatch_id}/{attempt}".encode(), digest_size=4).digest()
     jitter = _JITTER_MIN + (1 - _JITTER_MIN) * int.from_bytes(digest, "big") / _JITTER_STEPS
-    delay_s = BASE_S * FACTOR ** (attempt - 1) * jitter
+    delay_s: float = BASE_S * float(FACTOR ** (attempt - 1)) * jitter
     return max(delay_s, min(retry_after_s or 0.0, RETRY_AFTER_S_MAX))

@@ -26,7 +26,7 @@ class MailServer:
         return address.partition("@")[0].partition("+")[0]
 
     def drop(self, server: SMTP) -> None:
-        assert server.transport is not None
+        assert isinstance(server.transport, asyncio.Transport)
         server.transport.abort()
 
     async def handle_MAIL(  # noqa: N802
@@ -87,7 +87,7 @@ async def mail_server(**options: Any) -> AsyncIterator[MailServer]:
         for event in handler.hanging:
             event.set()
         for each in handler.servers:
-            if each.transport is not None:
+            if isinstance(each.transport, asyncio.Transport):
                 each.transport.abort()
         tasks = [each._handler_coroutine for each in handler.servers if each._handler_coroutine is not None]
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -19,7 +19,7 @@ from channels.http import CheckedResolver, HttpClient
 from streams.codec import to_json
 
 NAME = f"{7:032x}"
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Endpoint:
@@ -33,7 +33,7 @@ class Endpoint:
     async def accept(self, request: web.Request) -> web.StreamResponse:
         return web.Response(text="thanks")
 
-    async def serve(self, request: web.Request) -> web.StreamResponse:
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         self.requests.append((request.method, request.path_qs, dict(request.headers), await request.read()))
         return await self.answer(request)
 
@@ -95,7 +95,7 @@ async def test_the_status_decides(status: int, kind: str) -> None:
     """Each class of answers becomes the outcome that Braze gives it, with status and body as the reason."""
     async with serving() as endpoint, calling() as calls:
 
-        async def answer(request: web.Request) -> web.StreamResponse:
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
             return web.Response(status=status, text="so\x00 it is", headers={"Retry-After": "7", "Set-Cookie": "a=b"})
 
         endpoint.answer = answer
@@ -113,7 +113,7 @@ async def test_no_redirect_is_followed(target: str) -> None:
     """A redirect, to a private address or anywhere, is a failed call: nothing is requested a second time."""
     async with serving() as endpoint, calling() as calls:
 
-        async def answer(request: web.Request) -> web.StreamResponse:
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
             return web.Response(status=307, headers={"Location": target})
 
         endpoint.answer = answer
@@ -245,7 +245,7 @@ async def test_an_endless_answer_is_cut() -> None:
     """Of a body without end a bounded part is read, the status stands, and nothing is unpacked."""
     async with serving() as endpoint, calling() as calls:
 
-        async def answer(request: web.Request) -> web.StreamResponse:
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
             response = web.StreamResponse(headers={"Content-Encoding": "gzip"})
             await response.prepare(request)
             for _ in range(1_000):
@@ -272,7 +272,7 @@ async def test_what_retry_after_asks_for(headers: dict[str, str], seconds: float
     """Seconds and dates are understood, a date by the answer's own clock; anything else asks for nothing."""
     async with serving() as endpoint, calling() as calls:
 
-        async def answer(request: web.Request) -> web.StreamResponse:
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
             return web.Response(status=429, headers=headers)
 
         endpoint.answer = answer

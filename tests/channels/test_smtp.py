@@ -84,7 +84,7 @@ async def test_what_arrives_is_what_was_rendered() -> None:
 async def test_connections_are_kept_and_bounded() -> None:
     """A thousand mails, as many at once as allowed, go over no more connections than that, each once."""
     async with mail_server() as server, sending(server) as smtp:
-        slots = asyncio.Semaphore(smtp.limits.in_flight)
+        slots = asyncio.Semaphore(smtp.limits.at_once)
 
         async def send(number: int) -> Receipt:
             async with slots:
