@@ -6,8 +6,9 @@ from typing import Final
 import msgspec
 
 from streams.codec import pack
+from streams.events import JSONScalar
 from streams.fold import Position
-from streams.profiles.row import User, decode_row, encode_row
+from streams.profiles.row import User, decode_attributes, decode_row, encode_row
 from tables.due import DueIndex
 from tables.recent import RecentRows
 from tables.store import Batch, Store
@@ -97,11 +98,10 @@ class UsersView:
         data = self._store.get("users", partition.to_bytes(2, "big") + user_key.encode())
         return None if data is None else decode_row(data)
 
-    def get_many(self, partition: int, user_keys: list[str]) -> list[User | None]:
-        """The rows of several users of a partition, as last written."""
-        prefix = partition.to_bytes(2, "big")
-        found = self._store.get_many("users", [prefix + key.encode() for key in user_keys])
-        return [None if data is None else decode_row(data) for data in found]
+    def attributes(self, partition: int, user_key: str) -> dict[str, JSONScalar] | None:
+        """The attributes as last written; None for a user never seen, or whose row cannot be read."""
+        data = self._store.get("users", partition.to_bytes(2, "big") + user_key.encode())
+        return None if data is None else decode_attributes(data)
 
     def raw(self, partition: int) -> Iterator[tuple[str, bytes]]:
         """Every row of a partition as stored, in order of user."""

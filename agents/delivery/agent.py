@@ -49,6 +49,7 @@ class Delivery:
         self._rendering = Rendering(workspaces, engine.settings.webhook_url or "")
         self._at_once = {name: asyncio.Semaphore(each.limits.at_once) for name, each in providers.items()}
         self._pumps = {name: Pump(name, each.limits, self._carry, engine.fail) for name, each in providers.items()}
+        self._seconds = {name: metrics.ATTEMPT_SECONDS.labels(name) for name in providers}
         self._writers: dict[int, Writer] = {}
         self._clock: asyncio.Task[None] | None = None
         self.dispatches: dict[int, Dispatches] = {}
@@ -87,8 +88,9 @@ class Delivery:
 
     @property
     def idle(self) -> bool:
-        """Whether every dispatch of the open partitions is final, or held."""
-        return not any(table.running for table in self.dispatches.values())
+        """Whether every dispatch of the open partitions is final, or held, and that is kept."""
+        written = all(writer.idle for writer in self._writers.values())
+        return written and not any(table.running for table in self.dispatches.values())
 
     def position(self, topic: str, partition: int) -> int:
         """The next offset, as committed with the dispatches."""
@@ -164,7 +166,7 @@ class Delivery:
             else:
                 receipt = await provider.attempt(Request(dispatch.dispatch_id, dispatch.address, dispatch.request))
             seconds = perf_counter() - began
-        metrics.ATTEMPT_SECONDS.labels(dispatch.channel).observe(seconds)
+        self._seconds[dispatch.channel].observe(seconds)
         await writer.change(self._finished(table, dispatch, receipt, 0 if refusal else round(seconds * 1000)))
         return receipt.is_silent
 

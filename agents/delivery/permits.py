@@ -16,7 +16,7 @@ class Permits:
         """Why a dispatch may not go: its campaign is paused, or consent is missing or unreadable; else nothing."""
         if self._workspaces.latest.is_paused(campaign):
             return "campaign_paused"
-        row = self._users.get(partition, user)
-        if row is None:
+        attributes = self._users.attributes(partition, user)
+        if attributes is None:
             return "consent_unreadable"
-        return "" if may_receive(channel, row.attributes) else "unsubscribed"
+        return "" if may_receive(channel, attributes) else "unsubscribed"

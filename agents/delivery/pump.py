@@ -31,6 +31,7 @@ class Pump:
         self._channel = channel
         self._limits = limits
         self._carry = carry
+        self._in_flight = metrics.IN_FLIGHT.labels(channel)
         self._fail = fail
         self._tables: dict[int, Dispatches] = {}
         self._tasks: dict[asyncio.Task[None], int] = {}
@@ -110,11 +111,11 @@ class Pump:
         task = asyncio.create_task(self._one(partition, dispatch))
         self._tasks[task] = partition
         task.add_done_callback(self._ended)
-        metrics.IN_FLIGHT.labels(self._channel).set(len(self._tasks))
+        self._in_flight.set(len(self._tasks))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
-        metrics.IN_FLIGHT.labels(self._channel).set(len(self._tasks))
+        self._in_flight.set(len(self._tasks))
         self.wake()
 
     async def _one(self, partition: int, dispatch: Dispatch) -> None:

@@ -58,6 +58,11 @@ class Writer:
         self._wake.set()
         await done
 
+    @property
+    def idle(self) -> bool:
+        """Whether everything handed in is kept."""
+        return not self._changes and not self._taken
+
     async def close(self) -> None:
         """Write what waits, then stop."""
         if not self._task.done():
@@ -97,6 +102,7 @@ class Writer:
         for change in taken:
             if not change.done.done():
                 change.done.set_result(None)
+        self._taken = []
         channels = self._table.publish()
         if channels:
             self._on_ready(channels)

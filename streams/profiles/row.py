@@ -70,8 +70,20 @@ class User(msgspec.Struct, array_like=True, gc=False):
     seen: bytes = b""
 
 
+class _Beginning(msgspec.Struct, array_like=True):
+    """The fields of a row up to its attributes; decoding skips the rest, which is several times faster."""
+
+    version: int
+    incarnation: int
+    created_ms: int
+    now_ms: int
+    timer_ms: int | None = None
+    attributes: dict[str, JSONScalar] = {}
+
+
 _encode: Final = msgspec.msgpack.Encoder(decimal_format="string").encode
 _decoder: Final = msgspec.msgpack.Decoder(User)
+_beginning_decoder: Final = msgspec.msgpack.Decoder(_Beginning)
 
 
 def new_user(now_ms: int) -> User:
@@ -97,3 +109,12 @@ def decode_row(data: bytes) -> User:
     if user.version > ROW_VERSION:
         raise BadState(f"a user row has version {user.version}, this program knows up to {ROW_VERSION}; upgrade it")
     return user
+
+
+def decode_attributes(data: bytes) -> dict[str, JSONScalar] | None:
+    """Only the attributes of a stored row; None where the row cannot be read."""
+    try:
+        row = _beginning_decoder.decode(data)
+    except msgspec.DecodeError:
+        return None
+    return row.attributes if row.version <= ROW_VERSION else None

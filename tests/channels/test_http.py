@@ -22,16 +22,17 @@ NAME = f"{7:032x}"
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
+async def accept(request: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(text="thanks")
+
+
 class Endpoint:
     """A server that keeps what it was sent, and answers as it is told."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.answer: Handler = self.accept
+        self.answer: Handler = accept
         self.url = ""
-
-    async def accept(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(text="thanks")
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         self.requests.append((request.method, request.path_qs, dict(request.headers), await request.read()))
