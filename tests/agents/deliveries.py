@@ -108,7 +108,7 @@ class Rig:
 
     def send(self, number: int, channel: str = "email", host: str = "a.example", user: str = "ann") -> Send:
         """A decided send."""
-        profile = {"email_address": f"{user}@b.c", "home_city": host}
+        profile: dict[str, Any] = {"email_address": f"{user}@b.c", "home_city": host}
         version = self.workspaces.latest_version
         return Send(f"{number:032x}", channel, channel, user, version, START_MS, profile, {}, {})
 

@@ -225,7 +225,7 @@ async def test_another_provider_cannot_settle(tmp_path: Path) -> None:
         await rig.until(lambda: rig.states == {"attempting": 1})
         await rig.close()
         other = rig.providers["email"] = Steered()
-        other.name = "other"  # type: ignore[misc]
+        other.name = "other"
         await rig.open()
         await rig.until(lambda: rig.delivery.idle)
 

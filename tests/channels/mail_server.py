@@ -21,6 +21,7 @@ class MailServer:
         self.connections = 0
         self.servers: list[SMTP] = []
         self.hanging: list[asyncio.Event] = []
+        self.answers_after_s = 0.0
 
     def fault(self, address: str) -> str:
         return address.partition("@")[0].partition("+")[0]
@@ -60,6 +61,7 @@ class MailServer:
         self.taken.append((str(envelope.mail_from), address, envelope.content))
         if fault == "end-drop":
             self.drop(server)
+        await asyncio.sleep(self.answers_after_s)
         if fault == "hang":
             self.hanging.append(asyncio.Event())
             await self.hanging[-1].wait()
