@@ -5,11 +5,12 @@ import errno
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.connector import AddrInfoType
 from yarl import URL
 
 from channels.addresses import AddressRefused, Guard
@@ -172,7 +173,7 @@ class HttpClient:
             )
         return self._session
 
-    def _socket(self, info: Any) -> socket.socket:
+    def _socket(self, info: AddrInfoType) -> socket.socket:
         """The last gate: the address that is about to be connected to, whoever named it, is checked once more."""
         family, kind, proto, _, address = info
         try:
@@ -217,4 +218,3 @@ def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
     except (ValueError, TypeError):
         return None
     return max(0.0, after.total_seconds())
-

@@ -15,8 +15,10 @@ _CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _HOST: Final = re.compile(r"https?://(?:[^/?#@]*@)?([A-Za-z0-9.:\[\]_-]+)", re.IGNORECASE)
 # What the connection itself decides, or what a repeat is known by.
 _OURS: Final = frozenset(
-    "idempotency-key host content-length transfer-encoding connection keep-alive te trailer upgrade expect "
-    "accept-encoding".split()
+    (
+        *("idempotency-key", "host", "content-length", "transfer-encoding", "connection", "keep-alive"),
+        *("te", "trailer", "upgrade", "expect", "accept-encoding"),
+    )
 )
 
 

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
         str | None,
         Field(
             repr=False,
-            description="smtp://, smtp+starttls:// or smtps://[user:password@]host:port; unset: mails go to the outbox.",
+            description="smtp://, smtp+starttls:// or smtps://[user:password@]host:port; unset: the outbox.",
         ),
     ] = None
     webhook_url: Annotated[

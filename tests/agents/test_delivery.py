@@ -235,7 +235,7 @@ async def test_another_provider_cannot_settle(tmp_path: Path) -> None:
 
 
 async def test_held_ones_are_released_and_discarded(tmp_path: Path) -> None:
-    """An operator's release attempts a held dispatch again, a discard ends it, one by one or all; others are not touched."""
+    """A release attempts a held dispatch again, a discard ends it, one or all; others are not touched."""
     mail = saying("held", "uncertain: x")
     async with delivering(tmp_path, email=mail) as rig:
         await rig.record(*(rig.send(number) for number in range(300)))

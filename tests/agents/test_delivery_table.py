@@ -24,6 +24,7 @@ class Bench:
         self.known: dict[str, Dispatch] = {}
         self.queues: dict[tuple[str, str], list[str]] = {}
         self.ended_ms: dict[str, int] = {}
+        self.taken: list[Dispatch] = []
         self.reopen()
 
     def reopen(self) -> None:
@@ -51,13 +52,63 @@ class Bench:
             if state == "pending":
                 self.queues.setdefault((dispatch.channel, dispatch.lane), []).append(dispatch.dispatch_id)
 
+    def record(self, step: int) -> None:
+        """Some new sends, a few of which end at once."""
+        moves: list[tuple[Dispatch, State]] = []
+        for at in range(self.dice.randint(1, 5)):
+            channel, host = self.dice.choice(["email", "webhook"]), self.dice.choice(HOSTS)
+            dispatch = Dispatch(f"{step:016x}{at:016x}", "c", channel, "u", 0, 0, request=b"bytes", host=host)
+            moves.append((dispatch, self.dice.choice(["pending", "pending", "aborted"])))
+        self.move(moves)
+
+    def take(self) -> None:
+        """Take what a pump with some room would, and see that it is what has waited longest."""
+        channel, limit = self.dice.choice(["email", "webhook"]), self.dice.randint(1, 6)
+        room = {"a": 1}
+        elsewhere = self.dice.randint(0, 3)
+        found = self.table.take(channel, lambda lane: room.get(lane, elsewhere), limit)
+        per_lane = Counter(each.lane for each in found)
+        assert len(found) <= limit
+        assert all(count <= room.get(lane, elsewhere) for lane, count in per_lane.items())
+        if elsewhere and any(queue for (name, _), queue in self.queues.items() if name == channel):
+            assert found
+        for each in found:
+            assert self.queues[channel, each.lane].pop(0) == each.dispatch_id
+            assert each.request == b"bytes"
+        self.taken += found
+        self.move([(each, "attempting") for each in found])
+
+    def end(self) -> None:
+        """Let some attempts end."""
+        self.dice.shuffle(self.taken)
+        ends = [self.taken.pop() for _ in range(min(len(self.taken), 4))]
+        self.move([(each, self.dice.choice(["sent", "failed", "held", "retry"])) for each in ends])
+
+    def wait(self) -> None:
+        """Let time pass, make due retries pending, and decide about a held one."""
+        self.now_ms += self.dice.randint(1, 3_000)
+        while due := self.table.due(self.now_ms, 2):
+            self.move([(each, "pending") for each in due])
+        assert not any(each.state == "retry" and each.due_ms <= self.now_ms for each in self.known.values())
+        held = self.table.open(self.table.held("", 1))
+        self.move([(each, self.dice.choice(["pending", "aborted"])) for each in held])
+
+    def sweep(self) -> None:
+        """Forget what has been final for two seconds."""
+        before_ms = self.now_ms - 2_000
+        while keys := self.table.expired(before_ms, 3):
+            batch = self.store.batch()
+            self.table.forget(batch, keys)
+            self.store.write(batch)
+        old = {name for name, ended_ms in self.ended_ms.items() if ended_ms <= before_ms}
+        assert self.table.known(list(self.known)) == set(self.known) - old
+
     def check(self) -> None:
         counts = Counter(each.state for each in self.known.values())
-        counts.update({state: 0 for state in counts})
         found: Counter[str] = Counter()
         for by_state in self.table.counts.values():
             found.update(by_state)
-        assert +found == +counts
+        assert +found == counts
         assert sorted(self.table.attempting) == sorted(
             name for name, each in self.known.items() if each.state == "attempting"
         )
@@ -72,51 +123,13 @@ def test_the_table_keeps_what_a_model_keeps(tmp_path: Path, seed: int, monkeypat
     monkeypatch.setattr(dispatches, "LANES_MAX", 3)  # so that hosts share a lane too
     dice = random.Random(seed)
     bench = Bench(tmp_path, dice)
-    taken: list[Dispatch] = []
     for step in range(400):
-        what = dice.random()
-        if what < 0.3:
-            fresh = [
-                Dispatch(f"{step:016x}{at:016x}", "c", dice.choice(["email", "webhook"]), "u", 0, 0)
-                for at in range(dice.randint(1, 5))
-            ]
-            for each in fresh:
-                each.host, each.request = dice.choice(HOSTS), b"bytes"
-            bench.move([(each, dice.choice(["pending", "pending", "aborted"])) for each in fresh])
-        elif what < 0.6:
-            channel, room, limit = dice.choice(["email", "webhook"]), dice.randint(0, 3), dice.randint(1, 6)
-            found = bench.table.take(channel, lambda lane: room if lane != "a" else 1, limit)  # noqa: B023
-            assert len(found) <= limit
-            per_lane = Counter(each.lane for each in found)
-            assert all(count <= (room if lane != "a" else 1) for lane, count in per_lane.items())
-            if room and any(queue for (name, _), queue in bench.queues.items() if name == channel):
-                assert found
-            for each in found:
-                assert bench.queues[channel, each.lane].pop(0) == each.dispatch_id
-                assert each.request == b"bytes"
-            taken += found
-            bench.move([(each, "attempting") for each in found])
-        elif what < 0.8 and taken:
-            dice.shuffle(taken)
-            ends = [taken.pop() for _ in range(min(len(taken), 4))]
-            bench.move([(each, dice.choice(["sent", "failed", "held", "retry"])) for each in ends])
-        elif what < 0.9:
-            bench.now_ms += dice.randint(1, 3_000)
-            while due := bench.table.due(bench.now_ms, 2):
-                bench.move([(each, "pending") for each in due])
-            assert not any(each.state == "retry" and each.due_ms <= bench.now_ms for each in bench.known.values())
-            names = bench.table.held("", 1)
-            bench.move([(each, dice.choice(["pending", "aborted"])) for each in bench.table.open(names)])
-        elif what < 0.95:
-            bench.reopen()
+        kinds = ["record"] * 6 + ["take"] * 6 + ["end"] * 4 + ["wait"] * 2 + ["reopen", "sweep"]
+        kind = dice.choice(kinds)
+        if kind == "record":
+            bench.record(step)
         else:
-            before_ms = bench.now_ms - 2_000
-            while keys := bench.table.expired(before_ms, 3):
-                batch = bench.store.batch()
-                bench.table.forget(batch, keys)
-                bench.store.write(batch)
-            old = {name for name, ended_ms in bench.ended_ms.items() if ended_ms <= before_ms}
-            assert bench.table.known(list(bench.known)) == set(bench.known) - old
+            getattr(bench, kind)()
         bench.check()
     assert Counter(each.state for each in bench.known.values())["sent"] > 20
     bench.store.close()

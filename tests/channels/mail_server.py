@@ -1,11 +1,13 @@
 """A real SMTP server (aiosmtpd) that misbehaves as it is told, one mail at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+
+Authenticator = Callable[[SMTP, Session, Envelope, str, object], AuthResult]
 
 
 class MailServer:
@@ -22,6 +24,7 @@ class MailServer:
         self.servers: list[SMTP] = []
         self.hanging: list[asyncio.Event] = []
         self.answers_after_s = 0.0
+        self.has_taken = asyncio.Event()
 
     def fault(self, address: str) -> str:
         return address.partition("@")[0].partition("+")[0]
@@ -52,13 +55,14 @@ class MailServer:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         (address,) = envelope.rcpt_tos
         fault = self.fault(address)
-        if fault.startswith("end-4") or fault.startswith("end-5"):
+        if fault.startswith(("end-4", "end-5")):
             return f"{fault[4:7]} not now"
         if fault == "data-drop":
             self.drop(server)
             return "451 gone"
         assert isinstance(envelope.content, bytes)
         self.taken.append((str(envelope.mail_from), address, envelope.content))
+        self.has_taken.set()
         if fault == "end-drop":
             self.drop(server)
         await asyncio.sleep(self.answers_after_s)
@@ -96,10 +100,11 @@ async def mail_server(**options: Any) -> AsyncIterator[MailServer]:
         await asyncio.sleep(0.01)  # let the aborted connections close
 
 
-def only(user: bytes, password: bytes) -> Any:
+def only(user: bytes, password: bytes) -> Authenticator:
     """An authenticator that lets one user in."""
 
-    def check(server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
+    def check(server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: object) -> AuthResult:
+        assert isinstance(data, LoginPassword)
         return AuthResult(success=(data.login, data.password) == (user, password), handled=False)
 
     return check

@@ -23,6 +23,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 async def accept(request: web.BaseRequest) -> web.StreamResponse:
+    """The answer of an endpoint that was told nothing else."""
     return web.Response(text="thanks")
 
 
@@ -41,6 +42,7 @@ class Endpoint:
 
 @asynccontextmanager
 async def serving(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Endpoint]:
+    """Serve an endpoint on an address of this machine."""
     endpoint = Endpoint()
     runner = web.ServerRunner(web.Server(endpoint.serve), shutdown_timeout=0.1)
     await runner.setup()
@@ -55,6 +57,7 @@ async def serving(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Endpo
 
 @asynccontextmanager
 async def calling(*networks: str, resolver: AbstractResolver | None = None) -> AsyncIterator[Calls]:
+    """A provider that may reach these networks."""
     guard = Guard([ip_network(network) for network in networks or ("127.0.0.1/32",)])
     calls = Calls(HttpClient(guard, per_host_max=4, resolver=resolver))
     try:
@@ -64,6 +67,7 @@ async def calling(*networks: str, resolver: AbstractResolver | None = None) -> A
 
 
 def hook(url: str, body: str = "hello", method: str = "POST", **headers: str) -> Request:
+    """A rendered webhook."""
     headers["Idempotency-Key"] = NAME
     call = {"dispatch_id": NAME, "campaign": "c", "method": method, "url": url, "headers": headers, "body": body}
     return Request(NAME, url, to_json(call))
@@ -133,7 +137,12 @@ async def test_no_redirect_is_followed(target: str) -> None:
         *("http://example.com@127.0.0.1:{port}/", "http://127.0.0.1:{port}@example.com/", "http://a:b@127.0.0.1/"),
         *("ftp://127.0.0.1:{port}/", "file:///etc/passwd", "//127.0.0.1:{port}/", "127.0.0.1:{port}", "", "http://"),
         *("http://127.0.0.1:{port}\\@example.com/", "http://127.0.0.1:{port}/\tx", "http://127.0.0.1:99999/"),
-        *("http://１２７.0.0.2:{port}/", "http://[::1]:{port}/", "http://[fe80::1%25lo]:{port}/", "http://[::1"),
+        *(
+            "http://\uff11\uff12\uff17.0.0.2:{port}/",
+            "http://[::1]:{port}/",
+            "http://[fe80::1%25lo]:{port}/",
+            "http://[::1",
+        ),
         "http://127.0.0.1:{port}/" + "x" * 9_000,
     ],
 )
@@ -162,7 +171,7 @@ class Rebinding(CheckedResolver):
 
 
 async def test_rebinding_between_check_and_connection_is_impossible() -> None:
-    """The connection goes to the very address that was checked, and a name with one private address is refused whole."""
+    """The connection goes to the very address that was checked; a name with one private address is refused."""
     guard = Guard([ip_network("127.0.0.1/32")])
     async with serving() as allowed, serving("127.0.0.2", int(allowed.url.rpartition(":")[2])) as private:
         url = allowed.url.replace("127.0.0.1", "rebinding.example")
@@ -208,7 +217,7 @@ async def test_a_name_of_this_machine_is_refused() -> None:
 
 
 async def test_faults_on_the_way_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A closed port, a reset, an answer that is no HTTP and a hang are retried, with the kind of fault as the reason."""
+    """A closed port, a reset, an answer that is no HTTP and a hang are retried, and the reason says which."""
     monkeypatch.setattr(http, "TOTAL_S", 0.3)
 
     async def misbehave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -23,7 +23,9 @@ HEADERS = {
 texts = st.text(max_size=300) | st.text(st.sampled_from("aä\n\r\0.=?-_ \x85\u2028😀"), max_size=2_500)
 lines = st.text(max_size=120) | st.text(st.sampled_from('aä \r\n\0:,;<>@"\\=?()'), max_size=400)
 mailboxes = st.sampled_from(["a@b.c", "x.y+z@sub.example.com", "o'neil@example.com", "a@[127.0.0.1]"])
-addresses = st.builds(lambda name, box: f"{name} <{box}>", st.text(st.characters(codec="utf-8"), max_size=60), mailboxes)
+addresses = st.builds(
+    lambda name, box: f"{name} <{box}>", st.text(st.characters(codec="utf-8"), max_size=60), mailboxes
+)
 
 
 def parse(data: bytes) -> EmailMessage:
@@ -47,7 +49,9 @@ def plain(text: str) -> str:
 @given(lines, texts, texts)
 def test_a_mail_says_what_was_meant(subject: str, text: str, html: str) -> None:
     """Subject and bodies come back as they were, whatever characters they hold, in ASCII lines of legal length."""
-    data = build_mail(Mail(NAME, "c", 0, MailAddress("A", "a@b.c"), MailAddress("", "x@y.z"), None, subject, text, html))
+    data = build_mail(
+        Mail(NAME, "c", 0, MailAddress("A", "a@b.c"), MailAddress("", "x@y.z"), None, subject, text, html)
+    )
     mail = parse(data)
 
     assert data.isascii()
@@ -124,7 +128,12 @@ def test_what_is_one_address(text: str, mailbox: str | None) -> None:
     ("text", "passes"),
     [
         *(("mailto:leave@example.com?subject=x", True), ("https://example.com/u?t=1", True)),
-        *(("http://example.com", False), ("javascript:x", False), ("https://a>\nBcc: x", False), ("mailto:ä@b.c", False)),
+        *(
+            ("http://example.com", False),
+            ("javascript:x", False),
+            ("https://a>\nBcc: x", False),
+            ("mailto:ä@b.c", False),
+        ),
         *(("https://" + "a" * 600, False), ("https://a,b", False), ("https://a b", False)),
     ],
 )

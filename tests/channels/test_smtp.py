@@ -25,6 +25,7 @@ def mail(to: str, text: str = "Hello", sender: str = "me@example.com", number: i
 
 @asynccontextmanager
 async def sending(server: MailServer, final_answer_s: float = 5.0, user: str = "") -> AsyncIterator[Smtp]:
+    """A provider that hands mails to this server."""
     smtp = Smtp(SmtpServer("127.0.0.1", server.port, "none", user, "secret"), final_answer_s=final_answer_s)
     try:
         yield smtp
@@ -48,7 +49,7 @@ async def sending(server: MailServer, final_answer_s: float = 5.0, user: str = "
     ],
 )
 async def test_what_each_fault_becomes(to: str, kind: str, reason: str, taken: int) -> None:
-    """Refusals fail with their reason, what is certain is retried, what is uncertain is held; the next mail is sent."""
+    """Refusals fail with a reason, the certain is retried, the uncertain held, and the next mail is sent."""
     async with mail_server() as server, sending(server, final_answer_s=0.3) as smtp:
         receipt = await smtp.attempt(mail(to))
         after = await smtp.attempt(mail("ok@example.com"))
@@ -136,8 +137,7 @@ async def test_a_cancelled_attempt_leaves_no_connection_in_use() -> None:
     """An attempt that is cancelled while the answer is awaited gives up its connection, and says nothing."""
     async with mail_server() as server, sending(server) as smtp:
         task = asyncio.create_task(smtp.attempt(mail("hang@example.com")))
-        while not server.taken:
-            await asyncio.sleep(0.01)
+        await server.has_taken.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -383,26 +383,6 @@ def test_open_dispatches_are_kept() -> None:
     assert driver.user("ann").dispatches == {}
 
 
-def test_every_retry_is_told_once() -> None:
-    """Each attempt that will be repeated is told once, in order, and the dispatch stays open until the last."""
-    driver = driver_of(mail("mail", LOOKED))
-    look(driver)
-    (send,) = driver.sends
-    kinds = ["Retry", "Retry", "Send"]
-    for attempt in (1, 1, 2, 1, 2):
-        driver.outcome(send, "retry", attempt=attempt)
-        assert driver.user("ann").dispatches[send.dispatch_id].final_ms == 0
-    driver.outcome(send, "held", attempt=1)
-    assert driver.user("ann").dispatches[send.dispatch_id].outcome == "retry"
-    driver.outcome(send, "held", attempt=3)
-    driver.outcome(send, "sent", attempt=4)
-    driver.outcome(send, "retry", attempt=5)
-    told = [one for one in driver.currents if one.event_type.startswith("users.messages")]
-
-    assert [one.event_type.rpartition(".")[2] for one in told] == kinds
-    assert len({one.fields["id"] for one in told}) == 3
-
-
 def test_outcomes_of_nobody() -> None:
     """An outcome of an unknown dispatch, or of a user who is not there, changes nothing."""
     driver = driver_of(mail("mail", LOOKED))

@@ -23,7 +23,7 @@ def test_all_retries_lie_within_half_an_hour(name: str) -> None:
 
 @given(names, attempts, st.none() | st.floats(0, 1e9))
 def test_the_same_failure_waits_the_same_time(name: str, attempt: int, after_s: float | None) -> None:
-    """The delay depends on nothing but its arguments; what the other side asks for only lengthens it, within a bound."""
+    """The delay depends on its arguments alone; what the other side asks for lengthens it, within a bound."""
     delay_s = retry_delay_s(name, attempt, after_s)
     plain_s = retry_delay_s(name, attempt)
 
