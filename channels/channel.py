@@ -10,7 +10,7 @@ from streams.definitions import Message
 from streams.mailbox import OutcomeKind
 
 
-class Envelope(msgspec.Struct, frozen=True):
+class Envelope(msgspec.Struct, frozen=True, gc=False):
     """What a rendered message needs beside its content.
 
     `default_url` is where a webhook without a url of its own goes.
@@ -22,7 +22,7 @@ class Envelope(msgspec.Struct, frozen=True):
     default_url: str = ""
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One rendered message: whom it goes to, and its bytes, the same for the same context.
 
     `host` names the other side where a channel has several, so that a slow one holds up no other.
@@ -53,7 +53,7 @@ class Channel(msgspec.Struct, frozen=True):
     compile: Callable[[Message, Renderer], Render]
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """What a provider says of one request.
 
     `retry_after_s` is the wait that the other side asks for; `is_silent` says that it gave no answer, so that

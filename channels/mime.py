@@ -18,7 +18,7 @@ _SENDER: Final = re.compile(rb"^From: (?:.*<)?([^<>\s]+@[^<>\s]+?)>?$", re.MULTI
 _TARGET_UNFIT: Final = re.compile(r"[\x00-\x20\x7f<>,]|[^\x00-\x7f]")
 
 
-class Mail(msgspec.Struct, frozen=True):
+class Mail(msgspec.Struct, frozen=True, gc=False):
     """One rendered mail; no field but `text` and `html` may have line ends, and controls become spaces.
 
     `unsubscribe` is a `mailto:` or `https:` address for List-Unsubscribe, or empty.

@@ -17,7 +17,7 @@ _HOST: Final = re.compile(r"https?://(?:[^/?#@]*@)?([A-Za-z0-9.:\[\]_-]+)", re.I
 _OURS: Final = frozenset(
     (
         *("idempotency-key", "host", "content-length", "transfer-encoding", "connection", "keep-alive"),
-        *("te", "trailer", "upgrade", "expect", "accept-encoding"),
+        *("te", "trailer", "upgrade", "expect", "accept-encoding"),  # codespell:ignore te
     )
 )
 

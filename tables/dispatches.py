@@ -28,7 +28,7 @@ _SEQ_MAX: Final = 1 << 63
 Counts = dict[str, dict[str, int]]
 
 
-class Dispatch(msgspec.Struct, array_like=True):
+class Dispatch(msgspec.Struct, array_like=True, gc=False):
     """One dispatch. `request` holds the rendered bytes while the dispatch is open, and nothing after.
 
     new (never stored) → pending → attempting → sent | retry | held | aborted | failed; a retry becomes pending
@@ -63,7 +63,7 @@ class _Tally(msgspec.Struct, array_like=True):
     attempting: list[str] = []
 
 
-class _Lane(msgspec.Struct):
+class _Lane(msgspec.Struct, gc=False):
     """Pending dispatches of one host: those with `head` <= seq < `tail` wait."""
 
     head: int

@@ -62,7 +62,7 @@ async def test_what_each_fault_becomes(to: str, kind: str, reason: str, taken: i
 
 @pytest.mark.parametrize(("code", "kind"), [(550, "failed"), (451, "retry"), (421, "retry")])
 async def test_a_refused_sender_is_no_bounce(code: int, kind: str) -> None:
-    """A sender refused for good fails with a reason that does not begin with the code: the recipient is not at fault."""
+    """A sender refused for good fails, with a reason that is no bounce: the recipient is not at fault."""
     async with mail_server() as server, sending(server) as smtp:
         receipt = await smtp.attempt(mail("ok@example.com", sender=f"mail-{code}@example.com"))
 
