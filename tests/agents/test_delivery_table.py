@@ -170,3 +170,21 @@ def test_partitions_do_not_see_each_other(tmp_path: Path) -> None:
         assert len(table.expired(9, 9)) == 1
         assert len(list(table.all())) == 4
     store.close()
+
+
+def test_what_comes_due_before_its_commit_is_found_after_it(tmp_path: Path) -> None:
+    """A retry, or an end, that is looked for between its staging and its commit is not passed over for ever."""
+    store = Store(tmp_path / "db")
+    table = Dispatches(store, 0)
+    batch = store.batch()
+    table.move(batch, Dispatch("1" * 32, "c", "email", "u", 0, 0), "retry", 5, 10)
+    table.move(batch, Dispatch("2" * 32, "c", "email", "u", 0, 0), "sent", 5)
+    assert table.due(20, 9) == []
+    assert table.expired(20, 9) == []
+    table.stage_tally(batch)
+    store.write(batch)
+    table.publish()
+
+    assert [each.dispatch_id for each in table.due(21, 9)] == ["1" * 32]
+    assert len(table.expired(21, 9)) == 1
+    store.close()
