@@ -3,6 +3,7 @@
 import asyncio
 
 from agents.engine.kafka.log import KafkaLog
+from agents.engine.pace import Pace
 from agents.folder import DataFolder
 from agents.web.door import Door
 from agents.web.keys import Keys
@@ -21,7 +22,7 @@ class DoorNode:
             raise BadSetting("HEADRACE_HTTP is empty: a door needs host:port")
         self.settings = settings
         self.folder = DataFolder(settings.data)
-        self.log = KafkaLog(settings)
+        self.log = KafkaLog(settings, Pace())
         self.failure: asyncio.Future[BaseException] | None = None
         keys = Keys(settings.data, settings.api_key)
         self._server = HttpServer(lambda: False, lambda: None, Door(self.log, SystemClock(), keys))

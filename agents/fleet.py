@@ -69,7 +69,7 @@ class Fleet:
         self.settings = settings
         self.pace = Pace()
         self.folder = DataFolder(settings.data)
-        self.log = KafkaLog(settings)
+        self.log = KafkaLog(settings, self.pace)
         self.failure: asyncio.Future[BaseException] | None = None
         self._workers = [_Worker(settings, number, command) for number in range(settings.workers)]
         self._watchers: list[asyncio.Task[None]] = []

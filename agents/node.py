@@ -11,7 +11,9 @@ import faust
 import msgspec
 
 from agents.definitions import Workspaces
-from agents.delivery import Delivery
+from agents.delivery.agent import Delivery
+from agents.delivery.held import change_held_offline
+from agents.delivery.providers import providers_of
 from agents.engine.agent import Agent
 from agents.engine.engine import Engine
 from agents.engine.interpreter import set_up_interpreter
@@ -29,7 +31,6 @@ from agents.web.door import Door
 from agents.web.keys import Keys
 from agents.web.queries import Queries
 from agents.web.server import HttpServer
-from channels.outbox import FILE_NAMES, Outbox
 from channels.sinks.avro_files import AvroFiles
 from config import metrics
 from config.clock import Clock
@@ -81,8 +82,7 @@ class Node:
         """Register the agents, in the order in which data flows; `door`: this process takes events over HTTP too."""
         settings, engine = self.settings, self.engine
         self.users = Users(engine, self.workspaces)
-        providers = {channel: Outbox(settings.outbox_folder, channel) for channel in FILE_NAMES}
-        self.delivery = Delivery(engine, self.workspaces, dict(providers))
+        self.delivery = Delivery(engine, self.workspaces, providers_of(settings))
         folder = settings.exports_folder
         self.export = Export(engine, AvroFiles(folder, settings.app) if folder else None)
         agents: list[Agent] = [Intake(engine), self.users, self.delivery]
@@ -145,7 +145,7 @@ class Node:
         watermarks = self.engine.slices.watermarks
         ends = await self.engine.transport.ends(watermarks)
         return {
-            "idle": self.engine.idle,
+            "idle": self.engine.idle and self.delivery.idle,
             "behind": sum(max(0, ends[place] - offset) for place, offset in watermarks.items()),
             "partitions": sorted(self.engine.held),
             "watermarks": {f"{topic}/{partition}": offset for (topic, partition), offset in watermarks.items()},
@@ -190,6 +190,7 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.delivery.stop()
         drained = await self.engine.stop(timeout_s)
         await self.control.stop(self.settings.data)
         await self.server.stop()
@@ -214,6 +215,10 @@ class _AppendArgs(msgspec.Struct, forbid_unknown_fields=True):
 
 class _ApplyArgs(msgspec.Struct, forbid_unknown_fields=True):
     definitions: Definitions
+
+
+class _HeldArgs(msgspec.Struct, forbid_unknown_fields=True):
+    dispatch_id: str
 
 
 class _PauseArgs(msgspec.Struct, forbid_unknown_fields=True):
@@ -311,6 +316,20 @@ def _flush(node: Node) -> JSONValue:
     return run
 
 
+def _held(action: str, state: str) -> JSONValue:
+    def bind(node: Node) -> JSONValue:
+        async def run(args: dict[str, Any]) -> int:
+            dispatch_id = msgspec.convert(args, _HeldArgs).dispatch_id
+            if not hasattr(node, "delivery"):
+                return await change_held_offline(node.engine, dispatch_id, state)
+            count: int = await getattr(node.delivery, action)(dispatch_id)
+            return count
+
+        return run
+
+    return bind
+
+
 COMMANDS: Final = {
     **{name: _reader(name) for name in READERS},
     "dead_letters": _reader("newest", "dead_letters", DeadLetters),
@@ -320,6 +339,8 @@ COMMANDS: Final = {
     "progress": _progress,
     "flush": _flush,
     "pause": _pause,
+    "release": _held("release", "pending"),
+    "discard": _held("discard", "aborted"),
     "partitions": _partitions,
 }
 

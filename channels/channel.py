@@ -10,20 +10,28 @@ from streams.definitions import Message
 from streams.mailbox import OutcomeKind
 
 
-class Envelope(msgspec.Struct, frozen=True):
-    """What a rendered message needs beside its content."""
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """What a rendered message needs beside its content.
+
+    `default_url` is where a webhook without a url of its own goes.
+    """
 
     dispatch_id: str
     campaign: str
     decided_ms: int
+    default_url: str = ""
 
 
-class Request(msgspec.Struct, frozen=True):
-    """One rendered message: whom it goes to, and its bytes, the same for the same context."""
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """One rendered message: whom it goes to, and its bytes, the same for the same context.
+
+    `host` names the other side where a channel has several, so that a slow one holds up no other.
+    """
 
     dispatch_id: str
     address: str
     body: bytes
+    host: str = ""
 
 
 class Skipped(Exception):
@@ -45,19 +53,48 @@ class Channel(msgspec.Struct, frozen=True):
     compile: Callable[[Message, Renderer], Render]
 
 
-class Receipt(msgspec.Struct, frozen=True):
-    """What a provider says of one request."""
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """What a provider says of one request.
+
+    `retry_after_s` is the wait that the other side asks for; `is_silent` says that it gave no answer, so that
+    fewer attempts are made at once until it does.
+    """
 
     dispatch_id: str
     kind: OutcomeKind
     reason: str = ""
+    retry_after_s: float | None = None
+    is_silent: bool = False
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How many dispatches may be between attempt and outcome: in all, for one host, and being sent at once."""
+
+    in_flight: int
+    per_host: int
+    at_once: int
 
 
 class Provider(Protocol):
-    """Where a channel's requests go."""
+    """Where a channel's requests go. `name` is kept with each attempt: another provider cannot settle it."""
 
-    async def attempt(self, requests: list[Request]) -> list[Receipt]:
-        """Send the requests; one receipt each. Raises OutsideFailing when nobody knows what was sent."""
+    @property
+    def name(self) -> str:
+        """What the provider is called in a dispatch."""
+
+    @property
+    def limits(self) -> Limits:
+        """How much it takes at once."""
+
+    async def attempt(self, request: Request) -> Receipt:
+        """Send one request. Raises OutsideFailing when the worker must stop, such as on a full disk.
+
+        `retry` only where the other side surely did not take it, or will know a repeat by its key; `held`
+        where nobody knows. Cancelling leaves the attempt for `settle`.
+        """
 
     async def settle(self, requests: list[Request]) -> list[Receipt]:
-        """After a crash: bring attempts to an end whose outcome is unknown, never silently twice."""
+        """After a crash: one receipt for each attempt whose outcome is unknown, never silently twice."""
+
+    async def close(self) -> None:
+        """Let go of what it keeps open."""

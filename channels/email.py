@@ -1,9 +1,11 @@
 """Email: templates to MIME."""
 
+from collections.abc import Callable
 from typing import Final
 
 from channels.channel import Channel, Envelope, Render, Request, Skipped
-from channels.mime import Mail, build_mail
+from channels.mail_address import MailAddress, read_address
+from channels.mime import Mail, build_mail, read_unsubscribe
 from channels.render.engine import RenderContext, Renderer
 from streams.definitions import EmailMessage, Message
 
@@ -13,31 +15,61 @@ SENDER_DEFAULT: Final = "Headrace <no-reply@localhost>"
 def compile_(message: Message, renderer: Renderer) -> Render:
     """Parse subject, addresses and bodies once. Raises RenderError with the place in the template."""
     assert isinstance(message, EmailMessage)
-    to = renderer.compile(message.to, one_line=True)
-    subject = renderer.compile(message.subject, one_line=True)
-    sender = renderer.compile(message.from_ or SENDER_DEFAULT, one_line=True)
-    reply_to = renderer.compile(message.reply_to, one_line=True)
-    text = renderer.compile(message.text)
-    html = renderer.compile(message.html, html=True)
+    to = _field(renderer, message.to)
+    subject = _field(renderer, message.subject)
+    sender = _field(renderer, message.from_ or SENDER_DEFAULT)
+    reply_to = _field(renderer, message.reply_to)
+    unsubscribe = _field(renderer, message.list_unsubscribe)
+    text = _field(renderer, message.text, one_line=False)
+    html = _field(renderer, message.html, one_line=False, html=True)
 
     def render(envelope: Envelope, context: RenderContext) -> Request:
-        address = to.render(context)
-        if not address:
+        to_text = to(context)
+        if not to_text:
             raise Skipped("no_address")
+        address = _address("to", to_text)
+        answers_to = reply_to(context)
         mail = Mail(
             envelope.dispatch_id,
             envelope.campaign,
             envelope.decided_ms,
-            sender.render(context),
+            _address("from", sender(context)),
             address,
-            reply_to.render(context),
-            subject.render(context),
-            text.render(context),
-            html.render(context),
+            _address("reply_to", answers_to) if answers_to else None,
+            subject(context),
+            text(context),
+            html(context),
+            _unsubscribe(unsubscribe(context)),
         )
-        return Request(envelope.dispatch_id, address, build_mail(mail))
+        return Request(envelope.dispatch_id, address.mailbox, build_mail(mail))
 
     return render
+
+
+def _field(
+    renderer: Renderer, template: str, *, one_line: bool = True, html: bool = False
+) -> Callable[[RenderContext], str]:
+    """How a field is rendered; one without Liquid is rendered once, now."""
+    compiled = renderer.compile(template, one_line=one_line, html=html)
+    if "{" in template:
+        return compiled.render
+    constant = compiled.render(RenderContext())
+    return lambda context: constant
+
+
+def _address(field: str, text: str) -> MailAddress:
+    """The one address in a rendered field; the reason never quotes it."""
+    address = read_address(text)
+    if address is None:
+        raise Skipped(f"bad_address: {field} is not one mail address")
+    return address
+
+
+def _unsubscribe(text: str) -> str:
+    target = read_unsubscribe(text) if text else ""
+    if target is None:
+        raise Skipped("bad_list_unsubscribe: write mailto: or https:")
+    return target
 
 
 CHANNEL: Final = Channel("email", compile_)

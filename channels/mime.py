@@ -1,45 +1,55 @@
 """Mail as bytes: RFC 5322 and MIME, spliced rather than built from objects, which would cost a millisecond each."""
 
-from base64 import encodebytes
+import re
+from binascii import b2a_qp
 from datetime import UTC, datetime, timedelta
-from email.header import Header
-from email.utils import format_datetime, formataddr, getaddresses
+from email.utils import format_datetime
 from typing import Final
 
 import msgspec
 
+from channels.mail_address import MailAddress, encoded, without_controls
+
 LINE_BYTES_MAX: Final = 998
+SUBJECT_PLAIN_MAX: Final = 200
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LINE_ENDS: Final = re.compile(r"\r\n?|\n")
+_SENDER: Final = re.compile(rb"^From: (?:.*<)?([^<>\s]+@[^<>\s]+?)>?$", re.MULTILINE)
+_TARGET_UNFIT: Final = re.compile(r"[\x00-\x20\x7f<>,]|[^\x00-\x7f]")
 
 
-class Mail(msgspec.Struct, frozen=True):
-    """One rendered mail; no field but `text` and `html` has line ends."""
+class Mail(msgspec.Struct, frozen=True, gc=False):
+    """One rendered mail; no field but `text` and `html` may have line ends, and controls become spaces.
+
+    `unsubscribe` is a `mailto:` or `https:` address for List-Unsubscribe, or empty.
+    """
 
     dispatch_id: str
     campaign: str
     sent_ms: int
-    sender: str
-    to: str
-    reply_to: str
+    sender: MailAddress
+    to: MailAddress
+    reply_to: MailAddress | None
     subject: str
     text: str
     html: str
+    unsubscribe: str = ""
 
 
 def build_mail(mail: Mail) -> bytes:
-    r"""The mail with `\n` line ends; the same mail always gives the same bytes."""
+    r"""The mail with `\n` line ends, all of it ASCII; the same mail always gives the same bytes."""
     headers = [
         ("Message-ID", f"<{mail.dispatch_id}@headrace>"),
         ("Date", format_datetime(_EPOCH + timedelta(milliseconds=mail.sent_ms))),
-        ("From", _addresses(mail.sender)),
-        ("To", _addresses(mail.to)),
+        ("From", mail.sender.header),
+        *([("Reply-To", mail.reply_to.header)] if mail.reply_to else []),
+        ("To", mail.to.header),
         ("Subject", _words(mail.subject)),
-        ("X-Headrace-Campaign", mail.campaign),
+        *([("List-Unsubscribe", f"<{mail.unsubscribe}>")] if mail.unsubscribe else []),
+        ("X-Headrace-Campaign", _words(mail.campaign)),
         ("X-Headrace-Dispatch", mail.dispatch_id),
         ("MIME-Version", "1.0"),
     ]
-    if mail.reply_to:
-        headers.insert(4, ("Reply-To", _addresses(mail.reply_to)))
     lines = "".join(f"{name}: {value}\n" for name, value in headers).encode()
     if not (mail.text and mail.html):
         kind, content = ("html", mail.html) if mail.html else ("plain", mail.text)
@@ -56,26 +66,35 @@ def build_mail(mail: Mail) -> bytes:
     )
 
 
+def sender_of(mail: bytes) -> str:
+    """The mailbox in the From header of a mail that `build_mail` made: who SMTP's envelope says it is from."""
+    found = _SENDER.search(mail.partition(b"\n\n")[0])
+    assert found is not None
+    return found[1].decode()
+
+
+def read_unsubscribe(text: str) -> str | None:
+    """A List-Unsubscribe target fit for its header; None for what is neither `mailto:` nor `https:`."""
+    if text.startswith(("mailto:", "https://")) and not _TARGET_UNFIT.search(text):
+        return text if len(text) < LINE_BYTES_MAX // 2 else None
+    return None
+
+
 def _words(text: str) -> str:
-    """A header's text, encoded by RFC 2047 where it is not ASCII or too long."""
-    return text if text.isascii() and len(text) < LINE_BYTES_MAX // 2 else Header(text, "utf-8").encode()
-
-
-def _addresses(text: str) -> str:
-    """Addresses with their display names encoded where needed."""
-    if text.isascii():
-        return text
-    return ", ".join(formataddr(pair) for pair in getaddresses([text]))
+    """A header's text on one line, encoded by RFC 2047 where it is not ASCII, too long, or looks encoded."""
+    text = without_controls(text)
+    is_plain = text.isascii() and len(text) < SUBJECT_PLAIN_MAX and "=?" not in text
+    return text if is_plain else encoded(text)
 
 
 def _part(kind: str, content: str) -> bytes:
-    """One body part: as it is when its lines are short enough, else base64."""
-    data = content.replace("\r\n", "\n").replace("\r", "\n").encode()
+    """One body part: as it is when it is ASCII in short lines, else quoted-printable, which any server carries."""
+    data = _LINE_ENDS.sub("\n", content).encode("utf-8", "replace")
     if not data.endswith(b"\n"):
         data += b"\n"
-    encoding = b"8bit" if not data.isascii() else b"7bit"
-    if max(map(len, data.split(b"\n"))) > LINE_BYTES_MAX or b"\0" in data:
-        data, encoding = encodebytes(data), b"base64"
+    encoding = b"7bit"
+    if not data.isascii() or b"\0" in data or max(map(len, data.split(b"\n"))) > LINE_BYTES_MAX:
+        data, encoding = b2a_qp(data, istext=True), b"quoted-printable"
     return b"".join(
         (
             b"Content-Type: text/",

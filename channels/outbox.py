@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from channels.channel import Receipt, Request
+from channels.channel import Limits, Receipt, Request
 from streams.errors import OutsideFailing
 
+IN_FLIGHT_MAX: Final = 256
 FILE_NAMES: Final = {"email": "email.mbox", "webhook": "webhook.jsonl", "log": "log.jsonl"}
 _MBOX_START: Final = b"From no-reply@localhost "
 _FROM_LINE: Final = re.compile(rb"^(>*From )", re.MULTILINE)
@@ -26,13 +27,21 @@ _TAIL_BYTES: Final = 4 * 1024 * 1024
 
 
 class Outbox:
-    """A provider that appends to a file, which several workers may share. A torn tail of a crash is cut."""
+    """A provider that appends to a file, which several workers may share. A torn tail of a crash is cut.
+
+    Attempts made at the same time are written, and synced, together.
+    """
+
+    name = "outbox"
+    limits = Limits(IN_FLIGHT_MAX, IN_FLIGHT_MAX, IN_FLIGHT_MAX)
 
     def __init__(self, folder: Path, channel: str) -> None:
         """Open or create the channel's file. Raises OutsideFailing when the disk refuses."""
         self.path = folder / FILE_NAMES[channel]
         self._channel = channel
         self._lock = asyncio.Lock()
+        self._waiting: list[Request] = []
+        self._writing: asyncio.Task[None] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.path.touch()
@@ -40,18 +49,30 @@ class Outbox:
         except OSError as error:
             raise OutsideFailing(f"{self.path}: {error.strerror}") from error
 
-    async def attempt(self, requests: list[Request]) -> list[Receipt]:
-        """Append the requests and sync the file; all are sent then."""
-        return await self._write(requests, check=False)
+    async def attempt(self, request: Request) -> Receipt:
+        """Append the request, with those that come meanwhile, and sync the file; it is sent then."""
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        self._waiting.append(request)
+        await asyncio.shield(self._writing)
+        return Receipt(request.dispatch_id, "sent")
+
+    async def _write(self) -> None:
+        """Write what waits when the file is free; whoever comes later waits for the next write."""
+        async with self._lock:
+            waiting, self._waiting, self._writing = self._waiting, [], None
+            await asyncio.to_thread(self._append, waiting, check=False)
 
     async def settle(self, requests: list[Request]) -> list[Receipt]:
         """Append only those that the file does not hold yet."""
-        return await self._write(requests, check=True)
-
-    async def _write(self, requests: list[Request], *, check: bool) -> list[Receipt]:
         async with self._lock:
-            await asyncio.to_thread(self._append, requests, check=check)
+            await asyncio.to_thread(self._append, requests, check=True)
         return [Receipt(request.dispatch_id, "sent") for request in requests]
+
+    async def close(self) -> None:
+        """Wait for what is being written."""
+        async with self._lock:
+            return
 
     def _append(self, requests: list[Request], *, check: bool) -> None:
         try:

@@ -1,11 +1,25 @@
 """Webhooks: templates to one HTTP request, kept as JSON."""
 
+import re
 from typing import Final
 
-from channels.channel import Channel, Envelope, Render, Request
+from channels.channel import Channel, Envelope, Render, Request, Skipped
 from channels.render.engine import RenderContext, Renderer
+from channels.render.errors import TemplateError
 from streams.codec import to_json
 from streams.definitions import Message, WebhookMessage
+
+HOST_CHARS_MAX: Final = 253
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_HOST: Final = re.compile(r"https?://(?:[^/?#@]*@)?([A-Za-z0-9.:\[\]_-]+)", re.IGNORECASE)
+# What the connection itself decides, or what a repeat is known by.
+_OURS: Final = frozenset(
+    (
+        *("idempotency-key", "host", "content-length", "transfer-encoding", "connection", "keep-alive"),
+        *("te", "trailer", "upgrade", "expect", "accept-encoding"),  # codespell:ignore te
+    )
+)
 
 
 def compile_(message: Message, renderer: Renderer) -> Render:
@@ -13,23 +27,42 @@ def compile_(message: Message, renderer: Renderer) -> Render:
     assert isinstance(message, WebhookMessage)
     url = renderer.compile(message.url, one_line=True)
     body = renderer.compile(message.body)
-    headers = {name: renderer.compile(value, one_line=True) for name, value in sorted(message.headers.items())}
+    headers = {
+        _header_name(name): renderer.compile(value, one_line=True) for name, value in sorted(message.headers.items())
+    }
 
     def render(envelope: Envelope, context: RenderContext) -> Request:
+        target = url.render(context) or envelope.default_url
+        values = {name: value.render(context) for name, value in headers.items()}
+        for name, value in values.items():
+            if _CONTROLS.search(value):
+                raise Skipped(f"bad_header: {name} has a control character")
         request = {
             "dispatch_id": envelope.dispatch_id,
             "campaign": envelope.campaign,
             "method": message.method,
-            "url": url.render(context),
-            "headers": {
-                **{name: value.render(context) for name, value in headers.items()},
-                "Idempotency-Key": envelope.dispatch_id,
-            },
+            "url": target,
+            "headers": {**values, "Idempotency-Key": envelope.dispatch_id},
             "body": body.render(context),
         }
-        return Request(envelope.dispatch_id, str(request["url"]), to_json(request))
+        return Request(envelope.dispatch_id, target, to_json(request), _host(target))
 
     return render
+
+
+def _header_name(name: str) -> str:
+    """A header that a definition may set. Raises TemplateError for any other."""
+    if not _TOKEN.fullmatch(name):
+        raise TemplateError("this is no name of a header", name, 0, len(name))
+    if name.lower() in _OURS or name.lower().startswith("proxy-"):
+        raise TemplateError("this header is set by Headrace, or not to be sent", name, 0, len(name))
+    return name
+
+
+def _host(url: str) -> str:
+    """What stands for the endpoint's host and port, to bound the calls to each; empty where it cannot be told."""
+    found = _HOST.match(url)
+    return found[1].lower()[:HOST_CHARS_MAX] if found else ""
 
 
 CHANNEL: Final = Channel("webhook", compile_)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from config.settings import NOT_BUILT, PREFIX, SECRETS, Settings
+from config.settings import PREFIX, SECRETS, Settings
 
 
 def check_settings(settings: Settings, environment: Mapping[str, str] | None = None) -> list[dict[str, object]]:
@@ -19,7 +19,7 @@ def check_settings(settings: Settings, environment: Mapping[str, str] | None = N
             "name": PREFIX + name.upper(),
             "value": "***" if name in SECRETS and values[name] else values[name],
             "source": _source(name, env),
-            "meaning": NOT_BUILT.get(name) or field.description or "",
+            "meaning": field.description or "",
         }
         for name, field in Settings.model_fields.items()
     ]

@@ -3,24 +3,22 @@
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.smtp_server import read_smtp_server
+
 PREFIX: Final = "HEADRACE_"
-SECRETS: Final = ("api_key",)
+SECRETS: Final = ("api_key", "smtp")
 EMBEDDED: Final = "embedded://"
 _KAFKA: Final = re.compile(r"kafka://[^\s,/]+:\d+(,[^\s,/]+:\d+)*")
 EXPORT_TOPIC: Final = "topic://"
 PORT_MAX: Final = 65_535
-# Settings of the public contract whose part is not built yet: refused rather than silently ignored.
-NOT_BUILT: Final = {
-    "smtp": "sending over SMTP is not built yet; mails go to outbox/email.mbox under the data folder",
-    "webhook_url": "sending webhooks is not built yet; they go to outbox/webhook.jsonl under the data folder",
-    "http_allow": "outgoing HTTP is not built yet",
-}
 # Read by the tests' own harness, not by the product.
 _TEST_ONLY: Final = ("HEADRACE_TEST_KAFKA",)
 
@@ -53,9 +51,23 @@ class Settings(BaseSettings):
         None
     )
     clock: Annotated[Literal["wall", "stream"], Field(description="stream: event times drive, for replays.")] = "wall"
-    smtp: Annotated[str | None, Field(description="smtp://host:port")] = None
-    webhook_url: Annotated[str | None, Field(description="Where the demo's webhook campaign goes.")] = None
-    http_allow: Annotated[str | None, Field(description="Private networks that webhooks may reach, CIDRs.")] = None
+    smtp: Annotated[
+        str | None,
+        Field(
+            repr=False,
+            description="smtp://, smtp+starttls:// or smtps://[user:password@]host:port; unset: the outbox.",
+        ),
+    ] = None
+    webhook_url: Annotated[
+        str | None,
+        Field(
+            description="Where webhooks without a url of their own go, such as the demo's. Webhooks are sent over "
+            "HTTP once this or HEADRACE_HTTP_ALLOW is set; until then they go to the outbox."
+        ),
+    ] = None
+    http_allow: Annotated[
+        str | None, Field(description="Private networks that webhooks may reach, as CIDRs with commas between.")
+    ] = None
     replication: Annotated[int, Field(ge=0, le=32, description="Of new topics on Kafka; 0: three, or all brokers.")] = 0
     min_insync: Annotated[int, Field(ge=0, le=32, description="Of new topics on Kafka; 0: one below replication.")] = 0
     session_s: Annotated[float, Field(ge=3, le=300, description="On Kafka: a silent worker is replaced then.")] = 12
@@ -89,6 +101,27 @@ class Settings(BaseSettings):
             raise ValueError("write file://folder, or topic:// for the topic alone, or both with a comma between")
         return exports
 
+    @field_validator("smtp")
+    @classmethod
+    def _mail_server(cls, smtp: str | None) -> str | None:
+        if smtp is not None:
+            read_smtp_server(smtp)
+        return smtp
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _web_address(cls, url: str | None) -> str | None:
+        if url is not None and not (url.startswith(("http://", "https://")) and urlsplit(url).hostname):
+            raise ValueError("write http:// or https://, then a host")
+        return url
+
+    @field_validator("http_allow")
+    @classmethod
+    def _networks(cls, networks: str | None) -> str | None:
+        for network in split_networks(networks):
+            ip_network(network)
+        return networks
+
     @field_validator("http")
     @classmethod
     def _host_and_port(cls, http: str) -> str:
@@ -96,6 +129,16 @@ class Settings(BaseSettings):
         if http and not (host and port.isdigit() and int(port) <= PORT_MAX):
             raise ValueError("write host:port, such as 127.0.0.1:8080, or nothing to serve nowhere")
         return http
+
+    @property
+    def sends_webhooks(self) -> bool:
+        """Whether webhooks leave over HTTP rather than into the outbox."""
+        return bool(self.webhook_url or self.http_allow)
+
+    @property
+    def allowed_networks(self) -> list[IPv4Network | IPv6Network]:
+        """The private networks that outgoing HTTP may reach."""
+        return [ip_network(network) for network in split_networks(self.http_allow)]
 
     @property
     def exports_folder(self) -> Path | None:
@@ -109,6 +152,11 @@ class Settings(BaseSettings):
     def outbox_folder(self) -> Path:
         """Where messages go that have no provider."""
         return self.outbox or self.data / "outbox"
+
+
+def split_networks(networks: str | None) -> list[str]:
+    """The CIDRs of a list with commas between."""
+    return [network.strip() for network in (networks or "").split(",") if network.strip()]
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -125,9 +173,6 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         names = ", ".join(PREFIX + name.upper() for name in unknown)
         known = ", ".join(PREFIX + name.upper() for name in Settings.model_fields)
         raise SettingsError(f"unknown {names}; known are {known}")
-    faults = [f"{PREFIX}{name.upper()}: {why}" for name, why in NOT_BUILT.items() if values.get(name)]
-    if faults:
-        raise SettingsError("\n".join(faults))
     try:
         # An empty variable means its default, as shells and compose files write it; only `http` may be empty.
         return Settings.model_validate({name: value for name, value in values.items() if value or name == "http"})

@@ -10,16 +10,19 @@ from streams.effects import CurrentsRecord
 from streams.events import CustomEvent, JSONValue, Purchase, Session
 from streams.ids import currents_id, definition_api_id, user_id
 from streams.mailbox import Cause, Outcome
+from streams.policy.retry import RETRIES_EXHAUSTED
 
 ABORT_LOG_CHARS_MAX: Final = 128
 REASON_CHARS_MAX: Final = 1_024
 
 _FLOAT_MAX: Final = 3.4028234663852886e38  # of the 32 bits that the schema gives a price
+_INT_MAX: Final = 2**31 - 1  # of the 32 bits that the schema gives an int
 _CAMPAIGNS_REMEMBERED_MAX: Final = 4_096
 _PERSON: Final = {"gender": "gender", "country": "country", "language": "language", "time_zone": "timezone"}
 _SLUG: Final = re.compile(r"[a-z][a-z0-9_]*(?=:|$)")
 _REJECTION: Final = re.compile(r"55\d(?!\w)")
 _STATUS: Final = re.compile(r"([1-5]\d\d)(?!\w)")
+_ENDPOINT: Final = re.compile(r"https?://(?P<host>[^/?#]+)(?P<path>[^?#]*)")
 
 
 def custom_event(external_id: str, event: CustomEvent, cause: Cause) -> CurrentsRecord:
@@ -89,6 +92,7 @@ def message(
     | sent | `Send` | `Send` |
     | aborted | `Abort` | `Abort` |
     | failed | `Bounce` if the mail system rejected it, else `Abort` | `Failure`, terminal |
+    | retry | `Retry` | `Retry` |
     | held | None: it is still open | None |
 
     Rejected means that the reason begins with an SMTP reply of 550 to 559, the codes of RFC 5321 by
@@ -134,10 +138,12 @@ def _lifecycle(channel: str, outcome: Outcome) -> tuple[str | None, dict[str, JS
         return None, {}
     if outcome.kind == "sent":
         return "Send", {}
+    if outcome.kind == "retry":
+        return "Retry", _retry(outcome)
     if outcome.kind == "aborted":
         return "Abort", _abort(outcome)
     if channel == "webhook":
-        return "Failure", _failure(outcome.reason)
+        return "Failure", _failure(outcome)
     if _REJECTION.match(outcome.reason):
         return "Bounce", {"bounce_reason": outcome.reason[:REASON_CHARS_MAX]}
     return "Abort", _abort(outcome)
@@ -152,13 +158,30 @@ def _abort(outcome: Outcome) -> dict[str, JSONValue]:
     return fields
 
 
-def _failure(reason: str) -> dict[str, JSONValue]:
+def _retry(outcome: Outcome) -> dict[str, JSONValue]:
+    """The slug of the reason, or the code of the other side's answer, as type; the whole reason as log."""
+    named = _SLUG.match(outcome.reason) or _STATUS.match(outcome.reason)
+    fields: dict[str, JSONValue] = {"retry_type": named[0] if named else outcome.kind}
+    if outcome.reason:
+        fields["retry_log"] = outcome.reason[:ABORT_LOG_CHARS_MAX]
+    return fields
+
+
+def _failure(outcome: Outcome) -> dict[str, JSONValue]:
     """A reason that begins with an HTTP status is the endpoint's answer; any other is the source."""
-    fields: dict[str, JSONValue] = {"is_terminal": True}
+    fields: dict[str, JSONValue] = {"is_terminal": True, "retry_count": max(0, outcome.attempt - 1)}
+    reason = outcome.reason.removeprefix(RETRIES_EXHAUSTED)
     status = _STATUS.match(reason)
     if status:
         fields["http_status_code"] = int(status[1])
         fields["raw_response"] = reason[:REASON_CHARS_MAX]
     elif reason:
         fields["webhook_failure_source"] = reason[:REASON_CHARS_MAX]
+    if outcome.duration_ms:
+        fields["webhook_duration"] = min(outcome.duration_ms, _INT_MAX)
+    endpoint = _ENDPOINT.match(outcome.address)
+    if endpoint:
+        fields["endpoint_url"] = outcome.address
+        fields["host"] = endpoint["host"]
+        fields["url_path"] = endpoint["path"] or "/"
     return fields

@@ -51,7 +51,11 @@ class Trigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class EmailMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An email; every field is Liquid. At least one of `text` and `html` says something."""
+    """An email; every field is Liquid. At least one of `text` and `html` says something.
+
+    `list_unsubscribe` is the `mailto:` or `https:` address behind a mail program's unsubscribe button. It is
+    the operator's own: no door takes unsubscriptions yet, so the one-click header (RFC 8058) is not sent.
+    """
 
     to: Annotated[Template, Meta(description="The address; a message without one is aborted.")]
     subject: Annotated[Template, Meta(description="One line.")]
@@ -59,6 +63,7 @@ class EmailMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     html: Annotated[Template, Meta(description="The HTML.")] = ""
     from_: Template = msgspec.field(name="from", default="")
     reply_to: Annotated[Template, Meta(description="Where answers go.")] = ""
+    list_unsubscribe: Annotated[Template, Meta(description="A mailto: or https: address of yours.")] = ""
 
 
 class WebhookMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

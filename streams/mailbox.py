@@ -6,7 +6,8 @@ import msgspec
 
 from streams.events import Attributes, CustomEvent, Purchase, Session
 
-OutcomeKind: TypeAlias = Literal["sent", "held", "aborted", "failed"]
+OutcomeKind: TypeAlias = Literal["sent", "retry", "held", "aborted", "failed"]
+FINAL_KINDS: Final = ("sent", "aborted", "failed")
 
 
 class Cause(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -30,7 +31,12 @@ class Happening(msgspec.Struct, frozen=True, array_like=True, tag="happening", g
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome", gc=False):
-    """What became of a dispatch; a final one is never replaced."""
+    """What became of a dispatch at one attempt; a final one is never replaced.
+
+    `retry` (it will be attempted again) and `held` (nobody knows whether it was sent; an operator decides)
+    leave the dispatch open. `attempt` counts from 1 and never falls. `duration_ms` is how long the attempt
+    took, 0 where none was made.
+    """
 
     dispatch_id: str
     attempt: int
@@ -38,6 +44,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome", gc=Fa
     at_ms: int
     reason: str = ""
     address: str = ""
+    duration_ms: int = 0
 
 
 class Tick(msgspec.Struct, frozen=True, array_like=True, tag="tick"):

@@ -1,19 +1,40 @@
-"""Dispatches: every send that was decided, and what became of it."""
+"""Dispatches: every send that was decided, what became of it, and in which order open ones are attempted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 import msgspec
 
+from config import metrics
 from streams.codec import pack
+from streams.errors import BadState
 from tables.store import Batch, Store
 
-State = Literal["attempting", "held", "sent", "aborted", "failed"]
+State = Literal["new", "pending", "attempting", "retry", "held", "sent", "aborted", "failed"]
 FINAL: Final = ("sent", "aborted", "failed")
+RUNNING: Final = ("pending", "attempting", "retry")
+LANES_MAX: Final = 4_096
+OVERFLOW: Final = "*"
+"""The lane of all hosts beyond the first so many that have something waiting at the same time."""
+
+_OPEN: Final = b"o"
+_FINISHED: Final = b"f"
+_READY: Final = b"r"
+_WAITING: Final = b"w"
+_HELD: Final = b"h"
+_EXPIRES: Final = b"e"
+_SEQ_MAX: Final = 1 << 63
+
+Counts = dict[str, dict[str, int]]
 
 
-class Dispatch(msgspec.Struct, array_like=True):
-    """One dispatch. `request` holds the rendered bytes while the dispatch is open, and nothing after."""
+class Dispatch(msgspec.Struct, array_like=True, gc=False):
+    """One dispatch. `request` holds the rendered bytes while the dispatch is open, and nothing after.
+
+    new (never stored) → pending → attempting → sent | retry | held | aborted | failed; a retry becomes pending
+    when it is due, a held one when an operator releases it. `lane` is where a pending one waits, at `seq`;
+    `due_ms` is when a retry is due; `provider` is who made the last attempt.
+    """
 
     dispatch_id: str
     campaign: str
@@ -21,72 +42,285 @@ class Dispatch(msgspec.Struct, array_like=True):
     user: str
     version: int
     decided_ms: int
-    state: State
+    state: State = "new"
     attempts: int = 0
     updated_ms: int = 0
     reason: str = ""
     address: str = ""
     request: bytes = b""
+    host: str = ""
+    provider: str = ""
+    lane: str = ""
+    seq: int = 0
+    due_ms: int = 0
+
+
+class _Tally(msgspec.Struct, array_like=True):
+    """What is known of a partition's dispatches without reading them."""
+
+    counts: Counts = {}
+    next_seq: int = 0
+    attempting: list[str] = []
+
+
+class _Lane(msgspec.Struct, gc=False):
+    """Pending dispatches of one host: those with `head` <= seq < `tail` wait."""
+
+    head: int
+    tail: int
 
 
 _decoder: Final = msgspec.msgpack.Decoder(Dispatch)
-_counts_decoder: Final = msgspec.msgpack.Decoder(dict[str, dict[str, int]])
-
-Counts = dict[str, dict[str, int]]
+_tally_decoder: Final = msgspec.msgpack.Decoder(_Tally)
 
 
 class Dispatches:
-    """The dispatches of one partition; only the delivery agent stages changes.
+    """The dispatches of one partition; only the delivery agent moves them, from one task at a time.
 
-    Open ones lie apart from final ones, so that a restart finds them without reading all.
+    Pending ones wait in lanes, one per channel and host, first in first out; of them only the ends of each
+    lane are in memory, so that millions may wait. Reading goes on where it stopped: what was taken is
+    deleted, and deleted entries are never searched through.
     """
 
     def __init__(self, store: Store, partition: int) -> None:
         """Continue with what is stored; `counts` is {campaign: {state: n}} over all dispatches ever."""
         self._store = store
+        self.partition = partition
         self._partition = partition.to_bytes(2, "big")
-        data = store.get("meta", b"dispatch-counts\0" + self._partition)
-        self.counts: Counts = {} if data is None else _counts_decoder.decode(data)
+        data = store.get("meta", self._tally_key)
+        tally = _Tally() if data is None else _tally_decoder.decode(data)
+        self.counts: Counts = tally.counts
+        self._next_seq = tally.next_seq
+        self._attempting = dict.fromkeys(tally.attempting)
+        self._lanes: dict[str, dict[str, _Lane]] = {}
+        self._moved: list[tuple[Dispatch, int]] = []
+        self._due_from_ms = 0
+        self._expires_from_ms = 0
+
+    def load(self) -> Iterator[None]:
+        """Find the lanes that pending dispatches wait in; call it once, before `take`, and run it to its end."""
+        at, end = _READY + self._partition, _READY + self._partition + b"\xff"
+        while (row := next(self._store.scan("dispatches", at, end, 1), None)) is not None:
+            channel, lane, first = _ready_parts(row[0])
+            prefix = self._ready_prefix(channel, lane)
+            last = self._store.last("dispatches", prefix, prefix + b"\xff" * 8)
+            self._lanes.setdefault(channel, {})[lane] = _Lane(first, (_ready_parts(last[0])[2] if last else first) + 1)
+            at = prefix + b"\xff" * 8
+            yield
+
+    # ---- looking
+
+    @property
+    def running(self) -> int:
+        """How many will still be attempted without anybody's doing."""
+        return sum(by_state.get(state, 0) for by_state in self.counts.values() for state in RUNNING)
 
     def known(self, dispatch_ids: list[str]) -> set[str]:
         """Those of the ids that are recorded already."""
         found: set[str] = set()
-        for kind in (b"o", b"f"):
+        for kind in (_OPEN, _FINISHED):
             values = self._store.get_many("dispatches", [self._key(kind, name) for name in dispatch_ids])
             found.update(name for name, value in zip(dispatch_ids, values, strict=True) if value is not None)
         return found
 
-    def open(self) -> list[Dispatch]:
-        """Every dispatch without a final outcome."""
-        return [_decoder.decode(value) for _, value in self._scan(b"o")]
+    def open(self, dispatch_ids: list[str]) -> list[Dispatch]:
+        """Those of the ids that have no final outcome, as last written."""
+        values = self._store.get_many("dispatches", [self._key(_OPEN, name) for name in dispatch_ids])
+        return [_decoder.decode(value) for value in values if value is not None]
 
-    def all(self) -> Iterator[Dispatch]:
-        """Every dispatch, the open ones first."""
-        for kind in (b"o", b"f"):
-            for _, value in self._scan(kind):
-                yield _decoder.decode(value)
+    @property
+    def attempting(self) -> list[str]:
+        """The ids between attempt and outcome."""
+        return list(self._attempting)
 
-    def stage(self, batch: Batch, dispatch: Dispatch, *, old_state: State | None) -> None:
-        """Add a dispatch in its new state to a batch; `old_state` is None for one never recorded."""
-        by_state = self.counts.setdefault(dispatch.campaign, {})
-        if old_state is not None:
-            by_state[old_state] -= 1
-        by_state[dispatch.state] = by_state.get(dispatch.state, 0) + 1
+    def held(self, after: str, limit: int) -> list[str]:
+        """Ids of held dispatches in order of id, those above `after`."""
+        start = self._key(_HELD, after + "\0")
+        rows = self._store.scan("dispatches", start, self._key(_HELD, "\x7f"), limit)
+        return [key[3:].decode() for key, _ in rows]
+
+    def all(self, state: str = "") -> Iterator[Dispatch]:
+        """Every dispatch, or every one in a state, the open ones first."""
+        if state == "held":
+            at = ""
+            while names := self.held(at, 256):
+                yield from self.open(names)
+                at = names[-1]
+            return
+        for kind in (_OPEN, _FINISHED):
+            prefix = kind + self._partition
+            for _, value in self._store.scan("dispatches", prefix, prefix + b"\xff"):
+                dispatch = _decoder.decode(value)
+                if not state or dispatch.state == state:
+                    yield dispatch
+
+    # ---- taking
+
+    def take(self, channel: str, room: Callable[[str], int], limit: int) -> list[Dispatch]:
+        """Pending dispatches of a channel to attempt next, lane by lane, at most `room(lane)` of each.
+
+        They stay pending until they are moved, but are not taken again.
+        """
+        lanes = self._lanes.get(channel, {})
+        names: list[str] = []
+        for lane in list(lanes):
+            wanted = min(room(lane), limit - len(names))
+            if wanted <= 0:
+                continue
+            names += self._take_from(channel, lane, wanted)
+            if len(names) >= limit:
+                break
+        return self.open(names)
+
+    def _take_from(self, channel: str, lane: str, wanted: int) -> list[str]:
+        lanes = self._lanes[channel]
+        ends = lanes.pop(lane)  # and to the end of the line, if something is left
+        prefix = self._ready_prefix(channel, lane)
+        start, end = prefix + _number(ends.head), prefix + _number(ends.tail)
+        rows = list(self._store.scan("dispatches", start, end, wanted))
+        if rows:
+            ends.head = _ready_parts(rows[-1][0])[2] + 1
+        if len(rows) == wanted and ends.head < ends.tail:
+            lanes[lane] = ends
+        return [value.decode() for _, value in rows]
+
+    def due(self, now_ms: int, limit: int) -> list[Dispatch]:
+        """Retries due by now, in order of time."""
+        prefix = _WAITING + self._partition
+        start, end = prefix + _number(self._due_from_ms), prefix + _number(now_ms + 1)
+        keys = [key for key, _ in self._store.scan("dispatches", start, end, limit)]
+        self._due_from_ms = _time_of(keys[-1]) if len(keys) == limit else max(self._due_from_ms, now_ms)
+        return self.open([key[11:].decode() for key in keys])
+
+    def expired(self, before_ms: int, limit: int) -> list[bytes]:
+        """Keys of entries for dispatches that were final by then, for `forget`, oldest first."""
+        prefix = _EXPIRES + self._partition
+        start, end = prefix + _number(self._expires_from_ms), prefix + _number(before_ms + 1)
+        keys = [key for key, _ in self._store.scan("dispatches", start, end, limit)]
+        self._expires_from_ms = _time_of(keys[-1]) if len(keys) == limit else max(self._expires_from_ms, before_ms)
+        return keys
+
+    # ---- moving
+
+    def move(self, batch: Batch, dispatch: Dispatch, state: State, now_ms: int, due_ms: int = 0) -> None:
+        """Add a dispatch in its new state to a batch, with all that follows from it.
+
+        Args:
+            batch: what is committed, with `stage_tally`, before `publish`.
+            dispatch: as it was last moved, or new; changed in place.
+            state: the new one. Raises BadState if the old one is final: it is never replaced.
+            now_ms: the worker's own time, from which the 72 h of a final one count.
+            due_ms: when a retry is due.
+        """
         if dispatch.state in FINAL:
+            raise BadState(f"dispatch {dispatch.dispatch_id} is {dispatch.state} and cannot become {state}")
+        is_new = dispatch.state == "new"
+        self._leave(batch, dispatch)
+        self._count(dispatch, state)
+        dispatch.state = state
+        self._moved.append((dispatch, now_ms))
+        if state in FINAL:
+            if not is_new:
+                batch.delete("dispatches", self._key(_OPEN, dispatch.dispatch_id))
             dispatch.request = b""
-            if old_state is not None:
-                batch.delete("dispatches", self._key(b"o", dispatch.dispatch_id))
-            batch.put("dispatches", self._key(b"f", dispatch.dispatch_id), pack(dispatch))
-        else:
-            batch.put("dispatches", self._key(b"o", dispatch.dispatch_id), pack(dispatch))
+            batch.put("dispatches", self._key(_FINISHED, dispatch.dispatch_id), pack(dispatch))
+            expires = _EXPIRES + self._partition + _number(now_ms) + dispatch.dispatch_id.encode()
+            batch.put("dispatches", expires, b"")
+            return
+        self._enter(batch, dispatch, due_ms)
+        batch.put("dispatches", self._key(_OPEN, dispatch.dispatch_id), pack(dispatch))
 
-    def stage_counts(self, batch: Batch) -> None:
-        """Add the counts to the batch that changed them."""
-        batch.put("meta", b"dispatch-counts\0" + self._partition, pack(self.counts))
+    def _leave(self, batch: Batch, dispatch: Dispatch) -> None:
+        """Take a dispatch out of where its old state has it."""
+        if dispatch.state == "pending":
+            batch.delete("dispatches", self._ready_prefix(dispatch.channel, dispatch.lane) + _number(dispatch.seq))
+        elif dispatch.state == "attempting":
+            self._attempting.pop(dispatch.dispatch_id, None)
+        elif dispatch.state == "retry":
+            batch.delete("dispatches", self._waiting_key(dispatch))
+        elif dispatch.state == "held":
+            batch.delete("dispatches", self._key(_HELD, dispatch.dispatch_id))
+
+    def _enter(self, batch: Batch, dispatch: Dispatch, due_ms: int) -> None:
+        """Put a dispatch where its new, open state has it."""
+        if dispatch.state == "pending":
+            dispatch.seq, self._next_seq = self._next_seq, self._next_seq + 1
+            dispatch.lane = self._lane_of(dispatch)
+            key = self._ready_prefix(dispatch.channel, dispatch.lane) + _number(dispatch.seq)
+            batch.put("dispatches", key, dispatch.dispatch_id.encode())
+        elif dispatch.state == "attempting":
+            self._attempting[dispatch.dispatch_id] = None
+        elif dispatch.state == "retry":
+            dispatch.due_ms = due_ms
+            batch.put("dispatches", self._waiting_key(dispatch), b"")
+        elif dispatch.state == "held":
+            batch.put("dispatches", self._key(_HELD, dispatch.dispatch_id), b"")
+
+    def stage_tally(self, batch: Batch) -> None:
+        """Add what the moves since the last call have made of counts and ends to the batch that holds them."""
+        batch.put("meta", self._tally_key, pack(_Tally(self.counts, self._next_seq, list(self._attempting))))
+
+    def publish(self) -> set[str]:
+        """After the commit: let what was moved be found; returns the channels that have more to attempt."""
+        moved, self._moved = self._moved, []
+        channels = set()
+        for dispatch, now_ms in moved:
+            if dispatch.state == "pending":
+                lanes = self._lanes.setdefault(dispatch.channel, {})
+                ends = lanes.setdefault(dispatch.lane, _Lane(dispatch.seq, dispatch.seq + 1))
+                ends.tail = max(ends.tail, dispatch.seq + 1)
+                channels.add(dispatch.channel)
+            elif dispatch.state == "retry":
+                self._due_from_ms = min(self._due_from_ms, dispatch.due_ms)
+            elif dispatch.state in FINAL:
+                self._expires_from_ms = min(self._expires_from_ms, now_ms)
+        return channels
+
+    def forget(self, batch: Batch, keys: list[bytes]) -> None:
+        """Remove final dispatches by what `expired` gave; counts stay."""
+        for key in keys:
+            batch.delete("dispatches", key)
+            batch.delete("dispatches", _FINISHED + self._partition + key[11:])
+
+    def _count(self, dispatch: Dispatch, state: State) -> None:
+        by_state = self.counts.setdefault(dispatch.campaign, {})
+        if dispatch.state != "new":
+            by_state[dispatch.state] -= 1
+        by_state[state] = by_state.get(state, 0) + 1
+
+    def _lane_of(self, dispatch: Dispatch) -> str:
+        lanes = self._lanes.get(dispatch.channel, {})
+        if dispatch.host in lanes or len(lanes) < LANES_MAX:
+            return dispatch.host
+        metrics.LIMIT_HITS.labels("dispatch_lanes").inc()
+        return OVERFLOW
+
+    # ---- keys
+
+    @property
+    def _tally_key(self) -> bytes:
+        return b"dispatches\0" + self._partition
 
     def _key(self, kind: bytes, dispatch_id: str) -> bytes:
         return kind + self._partition + dispatch_id.encode()
 
-    def _scan(self, kind: bytes) -> Iterator[tuple[bytes, bytes]]:
-        prefix = kind + self._partition
-        return self._store.scan("dispatches", prefix, prefix + b"\xff")
+    def _ready_prefix(self, channel: str, lane: str) -> bytes:
+        return _READY + self._partition + channel.encode() + b"\0" + lane.encode() + b"\0"
+
+    def _waiting_key(self, dispatch: Dispatch) -> bytes:
+        return _WAITING + self._partition + _number(dispatch.due_ms) + dispatch.dispatch_id.encode()
+
+
+def _number(value: int) -> bytes:
+    return max(0, min(value, _SEQ_MAX)).to_bytes(8, "big")
+
+
+def _time_of(key: bytes) -> int:
+    """The time in an entry of the waiting or the expiring."""
+    return int.from_bytes(key[3:11], "big")
+
+
+def _ready_parts(key: bytes) -> tuple[str, str, int]:
+    """Channel, lane and number of an entry for a pending dispatch."""
+    channel, lane = key[3:-9].split(b"\0", 1)
+    return channel.decode(), lane.decode(), int.from_bytes(key[-8:], "big")

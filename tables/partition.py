@@ -106,11 +106,10 @@ class UsersView:
         data = self._store.get("users", partition.to_bytes(2, "big") + user_key.encode())
         return None if data is None else decode_row(data)
 
-    def attributes(self, partition: int, user_keys: list[str]) -> list[dict[str, JSONScalar] | None]:
-        """The attributes of several users of a partition, as last written."""
-        prefix = partition.to_bytes(2, "big")
-        found = self._store.get_many("users", [prefix + key.encode() for key in user_keys])
-        return [None if data is None else decode_attributes(data) for data in found]
+    def attributes(self, partition: int, user_key: str) -> dict[str, JSONScalar] | None:
+        """The attributes as last written; None for a user never seen, or whose row cannot be read."""
+        data = self._store.get("users", partition.to_bytes(2, "big") + user_key.encode())
+        return None if data is None else decode_attributes(data)
 
     def raw(self, partition: int) -> Iterator[tuple[str, bytes]]:
         """Every row of a partition as stored, in order of user."""

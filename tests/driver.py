@@ -96,11 +96,14 @@ class Driver:
             self.deliver(partition, None, Tick(self.now_ms))
         return self.effects[before:]
 
-    def outcome(self, send: Send, kind: OutcomeKind = "sent", at_ms: int | None = None) -> list[Effect]:
+    def outcome(
+        self, send: Send, kind: OutcomeKind = "sent", at_ms: int | None = None, attempt: int = 1
+    ) -> list[Effect]:
         """Report what became of a send."""
         before = len(self.effects)
         at_ms = self.now_ms if at_ms is None else at_ms
-        outcome = Outcome(send.dispatch_id, 1, kind, at_ms, address=str(send.profile.get("email_address", "")))
+        address = str(send.profile.get("email_address", ""))
+        outcome = Outcome(send.dispatch_id, attempt, kind, at_ms, address=address)
         self.deliver(partition_of(send.user.encode(), len(self.folds)), send.user.encode(), outcome)
         return self.effects[before:]
 

@@ -53,7 +53,7 @@ class Engine:
             return EmbeddedTransport(store, self.clock, settings.app, settings.partitions)
         from agents.engine.kafka.transport import KafkaTransport  # noqa: PLC0415  # only where it is used
 
-        return KafkaTransport(settings, store, self.clock, self.fail)
+        return KafkaTransport(settings, store, self.clock, self.pace, self.fail)
 
     def place_of(self, tp: Any) -> Place:
         """The topic's short name and partition of one of Faust's topic partitions."""

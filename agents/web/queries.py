@@ -163,7 +163,7 @@ class Queries:
         limit = min(limit, LIST_MAX)
         found: list[Answer] = []
         for partition in self._partitions:
-            for each in Dispatches(self._store, partition).all():
+            for each in Dispatches(self._store, partition).all(state):
                 if len(found) >= limit:
                     return found
                 if not state or each.state == state:

@@ -4,7 +4,7 @@ from streams import ids
 from streams.campaigns.trigger import Campaign, accepts
 from streams.effects import Effect
 from streams.events import Properties
-from streams.mailbox import Outcome
+from streams.mailbox import FINAL_KINDS, Outcome
 from streams.policy.consent import may_receive
 from streams.profiles.fields import BY_TAG
 from streams.profiles.row import CampaignHistory, OpenDispatch, User, Waiting
@@ -106,14 +106,21 @@ KEPT_AFTER_FINAL_MS = 72 * 3_600_000
 def record_outcome(user: User, outcome: Outcome) -> OpenDispatch | None:
     """Write what became of a dispatch; a final outcome is never replaced, and is forgotten after 72 h.
 
+    An outcome that is not final gives way to a final one, to any of a later attempt, and to another kind
+    of the same attempt; never to one of an earlier attempt.
+
     Returns:
         The dispatch if this outcome says something new, else None.
     """
     dispatch = user.dispatches.get(outcome.dispatch_id)
-    if dispatch is None or dispatch.final_ms or dispatch.outcome == outcome.kind:
+    if dispatch is None or dispatch.final_ms:
         return None
-    dispatch.outcome = outcome.kind
-    if outcome.kind != "held":
+    is_final = outcome.kind in FINAL_KINDS
+    told = (dispatch.attempt, dispatch.outcome)
+    if not is_final and (outcome.attempt < dispatch.attempt or (outcome.attempt, outcome.kind) == told):
+        return None
+    dispatch.outcome, dispatch.attempt = outcome.kind, outcome.attempt
+    if is_final:
         dispatch.final_ms = outcome.at_ms
     forget_old(user)
     return dispatch

@@ -31,13 +31,17 @@ class Waiting(msgspec.Struct, array_like=True, gc=False):
 
 
 class OpenDispatch(msgspec.Struct, array_like=True, gc=False):
-    """A dispatch whose outcome is awaited, or has been final for less than 72 h."""
+    """A dispatch whose outcome is awaited, or has been final for less than 72 h.
+
+    `outcome` is the newest one told, and `attempt` the attempt that it is of.
+    """
 
     campaign: str
     channel: str
     decided_ms: int
     outcome: str = ""
     final_ms: int = 0
+    attempt: int = 0
 
 
 class User(msgspec.Struct, array_like=True, gc=False):
@@ -103,9 +107,12 @@ def decode_row(data: bytes) -> User:
     return _decode(_decoder, data)
 
 
-def decode_attributes(data: bytes) -> dict[str, JSONScalar]:
-    """Read a stored row's attributes alone, in a fifth of the time. Raises BadState like `decode_row`."""
-    return _decode(_head_decoder, data).attributes
+def decode_attributes(data: bytes) -> dict[str, JSONScalar] | None:
+    """Only the attributes of a stored row, in a fifth of the time; None where the row cannot be read."""
+    try:
+        return _decode(_head_decoder, data).attributes
+    except BadState:
+        return None
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[Row], data: bytes) -> Row:

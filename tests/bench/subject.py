@@ -131,17 +131,21 @@ class _Stamps:
         stamps = self
 
         class Watched:
-            async def attempt(self, requests: list[Request]) -> list[Receipt]:
-                receipts = await inner.attempt(requests)
-                now = time.perf_counter()
-                for request in requests:
-                    found = json.loads(request.body)
-                    if found["campaign"] == PROBE:
-                        stamps.sent[found["text"]] = now
-                return receipts
+            name = inner.name
+            limits = inner.limits
+
+            async def attempt(self, request: Request) -> Receipt:
+                receipt = await inner.attempt(request)
+                found = json.loads(request.body)
+                if found["campaign"] == PROBE:
+                    stamps.sent[found["text"]] = time.perf_counter()
+                return receipt
 
             async def settle(self, requests: list[Request]) -> list[Receipt]:
                 return await inner.settle(requests)
+
+            async def close(self) -> None:
+                await inner.close()
 
         return Watched()
 

@@ -340,9 +340,10 @@ def test_a_final_outcome_is_never_replaced(first: OutcomeKind) -> None:
     assert driver.user("ann").dispatches[send.dispatch_id].final_ms == 0
     assert len(driver.outcome(send, first)) == 1
     before = driver.rows[0].stored["ann"]
-    others: tuple[OutcomeKind, ...] = ("sent", "held", "aborted", "failed")
+    others: tuple[OutcomeKind, ...] = ("sent", "retry", "held", "aborted", "failed")
     for kind in others:
-        assert driver.outcome(send, kind, driver.now_ms + 1) == []
+        for attempt in (1, 2):
+            assert driver.outcome(send, kind, driver.now_ms + 1, attempt) == []
 
     assert driver.rows[0].stored["ann"] == before
     assert driver.user("ann").dispatches[send.dispatch_id].outcome == first

@@ -183,20 +183,42 @@ def test_an_end_is_never_a_first_session() -> None:
             "users.messages.webhook.Abort",
             {"abort_type": "paused", "abort_log": "paused"},
         ),
-        ("webhook", "failed", "", "users.messages.webhook.Failure", {"is_terminal": True}),
+        (
+            "email",
+            "retry",
+            "421 4.7.0 later",
+            "users.messages.email.Retry",
+            {"retry_type": "421", "retry_log": "421 4.7.0 later"},
+        ),
+        ("webhook", "retry", "", "users.messages.webhook.Retry", {"retry_type": "retry"}),
+        (
+            "webhook",
+            "retry",
+            "timeout: no answer",
+            "users.messages.webhook.Retry",
+            {"retry_type": "timeout", "retry_log": "timeout: no answer"},
+        ),
+        ("webhook", "failed", "", "users.messages.webhook.Failure", {"is_terminal": True, "retry_count": 1}),
         (
             "webhook",
             "failed",
             "404 Not Found",
             "users.messages.webhook.Failure",
-            {"is_terminal": True, "http_status_code": 404, "raw_response": "404 Not Found"},
+            {"is_terminal": True, "retry_count": 1, "http_status_code": 404, "raw_response": "404 Not Found"},
+        ),
+        (
+            "webhook",
+            "failed",
+            "retries_exhausted: 503 Busy",
+            "users.messages.webhook.Failure",
+            {"is_terminal": True, "retry_count": 1, "http_status_code": 503, "raw_response": "503 Busy"},
         ),
         (
             "webhook",
             "failed",
             "connection refused",
             "users.messages.webhook.Failure",
-            {"is_terminal": True, "webhook_failure_source": "connection refused"},
+            {"is_terminal": True, "retry_count": 1, "webhook_failure_source": "connection refused"},
         ),
     ],
 )
@@ -218,6 +240,16 @@ def test_message(channel: str, kind: OutcomeKind, reason: str, event_type: str, 
         **address,
         **details,
     }
+
+
+def test_a_failed_webhook_says_where_it_went() -> None:
+    """The endpoint, its host and path, and the milliseconds of the last attempt are in the failure."""
+    url = "https://hooks.example.com:8443/a/b?c=d"
+    outcome = Outcome(DISPATCH, 6, "failed", NOW_MS, "404 Not Found", url, 90_000)
+    record = message("u1", campaign="win_back", channel="webhook", dispatch_id=DISPATCH, outcome=outcome)
+    assert record is not None
+    wanted = {"endpoint_url": url, "host": "hooks.example.com:8443", "url_path": "/a/b", "webhook_duration": 90_000}
+    assert wanted.items() <= record.fields.items()
 
 
 @pytest.mark.parametrize("channel", ["email", "webhook", "log"])
@@ -276,10 +308,11 @@ def test_reasons_are_cut(kind: OutcomeKind, channel: str, field: str, limit: int
                 Outcome,
                 texts,
                 st.integers(1, 9),
-                st.sampled_from(["sent", "aborted", "failed"]),
+                st.sampled_from(["sent", "retry", "aborted", "failed"]),
                 times_ms,
                 texts | st.sampled_from(["550 no", "404 no", "slug: no"]),
-                texts,
+                texts | st.sampled_from(["https://a.example/b?c", "http://[::1]"]),
+                st.integers(0, 1 << 40),
             ),
         ),
     )

@@ -33,10 +33,9 @@ class Sent:
             self.append_ms = metadata.timestamp
 
 
-async def send(producer: AIOKafkaProducer, topic: str, partition: int, rows: Sequence[Row]) -> Sent:
+async def send(producer: AIOKafkaProducer, topic: str, partition: int, rows: Sequence[Row], pace: Pace) -> Sent:
     """Hand rows to a producer in closed batches: an open one may take other senders' records, and waits."""
     sent = Sent()
-    pace = Pace()
     builder = producer.create_batch()
     for key, value, headers in rows:
         if builder.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:

@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from agents.engine.kafka.batches import Row, Sent, send
 from agents.engine.kafka.topics import CHANGELOG, topic_name
+from agents.engine.pace import Pace
 from config import metrics
 from config.settings import Settings
 from streams.records import Output, Place
@@ -17,7 +18,7 @@ from tables.store import Batch, Change, Store
 
 GAP_S_MIN: Final = 0.05
 TRANSACTIONS_PER_S_MAX: Final = 160
-FULL_RECORDS: Final = 1_000
+FULL_RECORDS: Final = 500
 LATER_S: Final = 0.5
 LEASE_S: Final = 2.0
 _LEASE_KEY: Final = b"lease\0"
@@ -34,10 +35,13 @@ class _Work(NamedTuple):
 class Committer:
     """Owns the partition's transactional id. After any error nobody knows what was kept: the process must end."""
 
-    def __init__(self, settings: Settings, partition: int, producer: AIOKafkaProducer, store: Store) -> None:
+    def __init__(
+        self, settings: Settings, partition: int, producer: AIOKafkaProducer, store: Store, pace: Pace
+    ) -> None:
         """`producer` is started and transactional, and the store is at the partition's last commit."""
         self._settings = settings
         self._partition = partition
+        self._pace = pace
         self._producer = producer
         self._store = store
         self._changelog = Changelog(store, partition)
@@ -132,4 +136,4 @@ class Committer:
         return sent[-1]
 
     async def _send(self, rows: Sequence[Row], place: Place) -> Sent:
-        return await send(self._producer, topic_name(self._settings, place[0]), place[1], rows)
+        return await send(self._producer, topic_name(self._settings, place[0]), place[1], rows, self._pace)

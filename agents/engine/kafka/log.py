@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from agents.engine.kafka.batches import send
 from agents.engine.kafka.clients import new_reader, start_producer
 from agents.engine.kafka.topics import all_topics, ensure_topics, topic_name
+from agents.engine.pace import Pace
 from config.settings import Settings
 from streams.records import Output, Place, Record
 
@@ -20,10 +21,11 @@ LOOK_S_MAX: Final = 10.0
 class KafkaLog:
     """Our topics on a cluster."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pace: Pace) -> None:
         """Nothing is connected before `start`."""
         self.partitions = settings.partitions
         self._settings = settings
+        self._pace = pace
         self._topic_ids: dict[str, str] = {}
         self._producer: AIOKafkaProducer | None = None
         self._meter: AIOKafkaConsumer | None = None
@@ -86,7 +88,7 @@ class KafkaLog:
             row = (output.key, output.value, output.headers)
             groups.setdefault((output.topic, output.partition), []).append(row)
         sent = [
-            await send(self._producer, topic_name(self._settings, place[0]), place[1], rows)
+            await send(self._producer, topic_name(self._settings, place[0]), place[1], rows, self._pace)
             for place, rows in groups.items()
         ]
         for each in sent:

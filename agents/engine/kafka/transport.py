@@ -12,6 +12,7 @@ from agents.engine.kafka.feeds import Feeds
 from agents.engine.kafka.log import KafkaLog
 from agents.engine.kafka.restore import restore
 from agents.engine.kafka.topics import all_topics
+from agents.engine.pace import Pace
 from config.clock import Clock
 from config.settings import Settings
 from streams.errors import BadState
@@ -25,9 +26,9 @@ OnFailure = Callable[[BaseException], None]
 class KafkaTransport(KafkaLog):
     """Implements `Transport`. State of an open partition lies in the store and, as its changes, in the changelog."""
 
-    def __init__(self, settings: Settings, store: Store, clock: Clock, on_failure: OnFailure) -> None:
+    def __init__(self, settings: Settings, store: Store, clock: Clock, pace: Pace, on_failure: OnFailure) -> None:
         """Nothing is connected before `start`; an error of a background task goes to `on_failure`."""
-        super().__init__(settings)
+        super().__init__(settings, pace)
         self._store = store
         self._clock = clock
         self._on_failure = on_failure
@@ -69,7 +70,9 @@ class KafkaTransport(KafkaLog):
         producer = await start_producer(self._settings, all_topics(self._settings), name)
         self._producers[partition] = producer
         await restore(self._settings, self._store, partition, self._clock.now_ms())
-        committer = self._committers[partition] = Committer(self._settings, partition, producer, self._store)
+        committer = self._committers[partition] = Committer(
+            self._settings, partition, producer, self._store, self._pace
+        )
         self._tasks[partition] = self._watch(committer.run())
         self._spread()
         await self._check_topics(partition, committer)

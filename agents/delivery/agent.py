@@ -1,0 +1,243 @@
+"""The delivery agent: opens and closes partitions, records sends, and carries each dispatch to its outcome."""
+
+import asyncio
+from time import perf_counter
+from typing import Final
+
+from agents.definitions import Workspaces
+from agents.delivery.held import change_held
+from agents.delivery.outcomes import outcome_of, settle_uncertain
+from agents.delivery.permits import Permits
+from agents.delivery.pump import Pump
+from agents.delivery.rendering import Rendering
+from agents.delivery.writer import Stage, Writer
+from agents.engine.engine import Engine
+from agents.engine.slices import Slice
+from channels.channel import Provider, Receipt, Request
+from config import metrics
+from streams import topics
+from streams.policy.retry import RETRIES_EXHAUSTED, retry_delay_s
+from streams.records import Output
+from streams.sends import Send, decode_send
+from tables.dispatches import Dispatch, Dispatches
+from tables.partition import UsersView
+from tables.positions import read_position, stage_position
+from tables.store import Batch
+
+NAME: Final = "delivery"
+PART_SENDS: Final = 64
+PART_BYTES: Final = 1024 * 1024
+CLOSE_S: Final = 2.0
+LOOK_S: Final = 0.1
+DUE_MAX: Final = 128
+SWEEP_MAX: Final = 256
+KEPT_AFTER_FINAL_MS: Final = 72 * 3_600_000
+
+
+class Delivery:
+    """The dispatches of the open partitions, and the providers they go to."""
+
+    name = NAME
+    reads = tuple(topics.SENDS.values())
+
+    def __init__(self, engine: Engine, workspaces: Workspaces, providers: dict[str, Provider]) -> None:
+        """`providers` has one for every channel."""
+        self._engine = engine
+        self._providers = providers
+        self._permits = Permits(UsersView(engine.store), workspaces)
+        self._rendering = Rendering(workspaces, engine.settings.webhook_url or "")
+        self._at_once = {name: asyncio.Semaphore(each.limits.at_once) for name, each in providers.items()}
+        self._pumps = {
+            name: Pump(name, each.limits, self._carry, engine.pace, engine.fail) for name, each in providers.items()
+        }
+        self._seconds = {name: metrics.ATTEMPT_SECONDS.labels(name) for name in providers}
+        self._writers: dict[int, Writer] = {}
+        self._clock: asyncio.Task[None] | None = None
+        self.dispatches: dict[int, Dispatches] = {}
+
+    # ---- partitions
+
+    async def open(self, partition: int) -> None:
+        """Take up a partition's dispatches; what a crash left between attempt and outcome is settled first."""
+        table = Dispatches(self._engine.store, partition)
+        pace = self._engine.pace
+        for _ in table.load():
+            await pace.breathe()
+        writer = Writer(self._engine, partition, table, self._wake, self._engine.fail)
+        self.dispatches[partition], self._writers[partition] = table, writer
+        await settle_uncertain(table, writer, self._providers, self._finished)
+        for pump in self._pumps.values():
+            pump.join(partition, table)
+        if self._clock is None:
+            self._clock = asyncio.create_task(self._keep_time(), name="dispatches-clock")
+
+    async def close(self, partition: int) -> None:
+        """Let the partition's attempts end, or cut them off, write what they gave, and forget it."""
+        await asyncio.gather(*(pump.leave(partition, CLOSE_S) for pump in self._pumps.values()))
+        self.dispatches.pop(partition, None)
+        writer = self._writers.pop(partition, None)
+        if writer is not None:
+            await writer.close()
+
+    async def stop(self) -> None:
+        """End the attempts of all partitions together, before the partitions are closed; then the providers."""
+        if self._clock is not None:
+            self._clock.cancel()
+            await asyncio.gather(self._clock, return_exceptions=True)
+        await asyncio.gather(*(pump.stop(CLOSE_S) for pump in self._pumps.values()))
+        await asyncio.gather(*(provider.close() for provider in self._providers.values()))
+
+    @property
+    def idle(self) -> bool:
+        """Whether every dispatch of the open partitions is final, or held, and that is kept."""
+        written = all(writer.idle for writer in self._writers.values())
+        return written and not any(table.running for table in self.dispatches.values())
+
+    def position(self, topic: str, partition: int) -> int:
+        """The next offset, as committed with the dispatches."""
+        return read_position(self._engine.store, NAME, topic, partition)
+
+    def _wake(self, channels: set[str]) -> None:
+        for channel in channels:
+            self._pumps[channel].wake()
+
+    # ---- recording
+
+    async def handle(self, piece: Slice) -> None:
+        """Record a slice's sends with their rendered requests; they are attempted at their channel's own pace."""
+        pace = self._engine.pace
+        part: list[tuple[Dispatch, str]] = []
+        size = 0
+        for record in piece.records:
+            send = decode_send(record.value)
+            part.append(self._prepare(piece.partition, send))
+            size += len(part[-1][0].request)
+            await pace.breathe()
+            is_full = len(part) >= PART_SENDS or size >= PART_BYTES
+            if is_full and record is not piece.records[-1]:
+                await self._record(piece, part, record.offset + 1)
+                part, size = [], 0
+        await self._record(piece, part, piece.next_offset)
+        metrics.RECORDS_READ.labels(NAME).inc(len(piece.records))
+        self._engine.slices.finish(piece)
+
+    def _prepare(self, partition: int, send: Send) -> tuple[Dispatch, str]:
+        refusal = self._permits.refusal(partition, send.campaign, send.channel, send.user)
+        return self._rendering.dispatch(send, refusal)
+
+    async def _record(self, piece: Slice, part: list[tuple[Dispatch, str]], next_offset: int) -> None:
+        """Keep dispatches that are not known yet, and the position behind them, in one commit."""
+        table = self.dispatches[piece.partition]
+
+        def stage(batch: Batch, outputs: list[Output]) -> None:
+            known = table.known([dispatch.dispatch_id for dispatch, _ in part])
+            now_ms = self._engine.clock.now_ms()
+            for dispatch, refusal in part:
+                if dispatch.dispatch_id in known:
+                    continue
+                known.add(dispatch.dispatch_id)
+                dispatch.updated_ms, dispatch.reason = self._time_of(dispatch), refusal
+                table.move(batch, dispatch, "aborted" if refusal else "pending", now_ms)
+                if refusal:
+                    outputs.append(outcome_of(piece.partition, dispatch, "aborted"))
+            stage_position(batch, NAME, piece.topic, piece.partition, next_offset)
+
+        await self._writers[piece.partition].change(stage)
+
+    # ---- attempting
+
+    async def _carry(self, partition: int, dispatch: Dispatch) -> bool:
+        """One attempt, from its record to its outcome; True if the other side was silent."""
+        provider = self._providers[dispatch.channel]
+        table, writer = self.dispatches[partition], self._writers[partition]
+
+        def begin(batch: Batch, outputs: list[Output]) -> None:
+            dispatch.attempts += 1
+            dispatch.provider = provider.name
+            table.move(batch, dispatch, "attempting", self._engine.clock.now_ms())
+
+        await writer.change(begin, durable=True)
+        async with self._at_once[dispatch.channel]:
+            await self._engine.transport.confirm(partition)
+            began = perf_counter()
+            # Nothing is awaited between this reading of pause and consent and the attempt itself.
+            refusal = self._permits.refusal(partition, dispatch.campaign, dispatch.channel, dispatch.user)
+            if refusal:
+                receipt = Receipt(dispatch.dispatch_id, "aborted", refusal)
+            else:
+                receipt = await provider.attempt(Request(dispatch.dispatch_id, dispatch.address, dispatch.request))
+            seconds = perf_counter() - began
+        self._seconds[dispatch.channel].observe(seconds)
+        await writer.change(self._finished(table, dispatch, receipt, 0 if refusal else round(seconds * 1000)))
+        return receipt.is_silent
+
+    def _finished(self, table: Dispatches, dispatch: Dispatch, receipt: Receipt, duration_ms: int = 0) -> Stage:
+        """How an attempt's end is written: the new state, and the outcome for the user's row."""
+
+        def stage(batch: Batch, outputs: list[Output]) -> None:
+            now_ms = self._engine.clock.now_ms()
+            kind, reason, due_ms = receipt.kind, receipt.reason, 0
+            if kind == "retry":
+                delay_s = retry_delay_s(dispatch.dispatch_id, dispatch.attempts, receipt.retry_after_s)
+                if delay_s is None:
+                    kind, reason = "failed", RETRIES_EXHAUSTED + reason
+                else:
+                    due_ms = now_ms + round(delay_s * 1000)
+            dispatch.updated_ms, dispatch.reason = self._time_of(dispatch), reason
+            table.move(batch, dispatch, kind, now_ms, due_ms)
+            outputs.append(outcome_of(table.partition, dispatch, kind, duration_ms))
+
+        return stage
+
+    def _time_of(self, dispatch: Dispatch) -> int:
+        """Under the stream clock a dispatch lives at the time it was decided."""
+        if self._engine.settings.clock == "stream":
+            return dispatch.decided_ms
+        return self._engine.clock.now_ms()
+
+    # ---- what is held
+
+    async def release(self, dispatch_id: str) -> int:
+        """Let a held dispatch, or all (`*`), be attempted again; returns how many."""
+        return await self._change_held(dispatch_id, "pending")
+
+    async def discard(self, dispatch_id: str) -> int:
+        """End a held dispatch, or all (`*`), as aborted; returns how many."""
+        return await self._change_held(dispatch_id, "aborted")
+
+    async def _change_held(self, dispatch_id: str, state: str) -> int:
+        count = 0
+        for partition, table in list(self.dispatches.items()):
+            count += await change_held(table, self._writers[partition], dispatch_id, state, self._engine.clock)
+        return count
+
+    # ---- time
+
+    async def _keep_time(self) -> None:
+        """Make due retries pending, and forget what has been final for 72 hours, a few at a time."""
+        try:
+            while True:
+                await asyncio.sleep(LOOK_S)
+                for partition, table in list(self.dispatches.items()):
+                    writer = self._writers.get(partition)
+                    if writer is not None:
+                        await self._look(table, writer)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._engine.fail(error)
+            raise
+
+    async def _look(self, table: Dispatches, writer: Writer) -> None:
+        now_ms = self._engine.clock.now_ms()
+        due = table.due(now_ms, DUE_MAX)
+        expired = table.expired(now_ms - KEPT_AFTER_FINAL_MS, SWEEP_MAX)
+        if not due and not expired:
+            return
+
+        def stage(batch: Batch, outputs: list[Output]) -> None:
+            for dispatch in due:
+                table.move(batch, dispatch, "pending", now_ms)
+            table.forget(batch, expired)
+
+        await writer.change(stage)

@@ -1,0 +1,64 @@
+"""Rendering: a send becomes a dispatch with the very bytes that will be sent, however often."""
+
+from typing import Final
+
+from agents.definitions import Workspaces
+from channels.channel import Envelope, Render, Request, Skipped
+from channels.registry import CHANNELS
+from channels.render.engine import RenderContext, Renderer
+from channels.render.errors import MessageAborted, RenderError
+from streams import ids
+from streams.sends import Send
+from tables.dispatches import Dispatch
+
+REASON_CHARS_MAX: Final = 200
+COMPILED_MAX: Final = 1_024
+
+
+class Rendering:
+    """Compiled messages of the workspace versions in use."""
+
+    def __init__(self, workspaces: Workspaces, default_url: str) -> None:
+        """`default_url` is where webhooks without a url of their own go."""
+        self._workspaces = workspaces
+        self._default_url = default_url
+        self._renderer = Renderer()
+        self._renders: dict[tuple[int, str], Render] = {}
+
+    def dispatch(self, send: Send, refusal: str) -> tuple[Dispatch, str]:
+        """The dispatch of a send, not recorded yet, and why it is not to be attempted (nothing if it is)."""
+        dispatch = Dispatch(send.dispatch_id, send.campaign, send.channel, send.user, send.version, send.decided_ms)
+        if refusal:
+            return dispatch, refusal
+        try:
+            request = self._render(send)
+        except (Skipped, MessageAborted, RenderError) as error:
+            return dispatch, str(error).partition("\n")[0][:REASON_CHARS_MAX] or "aborted"
+        dispatch.address, dispatch.request, dispatch.host = request.address, request.body, request.host
+        return dispatch, ""
+
+    def _render(self, send: Send) -> Request:
+        campaign = {
+            "name": send.campaign,
+            "dispatch_id": send.dispatch_id,
+            "api_id": ids.definition_api_id("campaign", send.campaign),
+        }
+        context = RenderContext(
+            profile={**send.profile, "user_id": send.user},
+            custom=send.custom,
+            event_properties=send.event_properties,
+            campaign=campaign,
+            now_s=send.decided_ms / 1000,
+        )
+        envelope = Envelope(send.dispatch_id, send.campaign, send.decided_ms, self._default_url)
+        return self._compiled(send)(envelope, context)
+
+    def _compiled(self, send: Send) -> Render:
+        key = (send.version, send.campaign)
+        render = self._renders.get(key)
+        if render is None:
+            if len(self._renders) >= COMPILED_MAX:
+                self._renders.clear()
+            message = self._workspaces.of(send.version).campaigns[send.campaign].message
+            render = self._renders[key] = CHANNELS[send.channel].compile(message, self._renderer)
+        return render

@@ -1,0 +1,110 @@
+"""The one who writes a partition's dispatches: changes that come together are committed together, in their order."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from agents.engine.engine import Engine
+from streams.records import Output
+from tables.dispatches import Dispatches
+from tables.store import Batch
+
+CHANGES_MAX: Final = 512
+OUTPUTS_MAX: Final = 2_000
+
+Stage = Callable[[Batch, list[Output]], None]
+
+
+class _Change(NamedTuple):
+    stage: Stage
+    durable: bool
+    done: asyncio.Future[None]
+
+
+class Writer:
+    """Commits changes of one partition, one batch after the other, so that counts and state never part.
+
+    After an error nobody knows what was kept: it goes to `fail`, and to whoever waits.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        partition: int,
+        table: Dispatches,
+        on_ready: Callable[[set[str]], None],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        """Start writing; `on_ready` hears which channels have more to attempt."""
+        self._transport = engine.transport
+        self._pace = engine.pace
+        self._partition = partition
+        self._table = table
+        self._on_ready = on_ready
+        self._fail = fail
+        self._changes: deque[_Change] = deque()
+        self._taken: list[_Change] = []
+        self._wake = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name=f"dispatches[{partition}]")
+
+    async def change(self, stage: Stage, *, durable: bool = False) -> None:
+        """Let `stage` add its writes and outputs to a batch; returns when it is kept, `durable` even in a power cut.
+
+        `stage` takes no longer than a few milliseconds, and moves dispatches of this partition only.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changes.append(_Change(stage, durable, done))
+        self._wake.set()
+        await done
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything handed in is kept."""
+        return not self._changes and not self._taken
+
+    async def close(self) -> None:
+        """Write what waits, then stop."""
+        if not self._task.done():
+            await self.change(lambda batch, outputs: None)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._changes:
+                    await self._write_some()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._fail(error)
+            for change in (*self._taken, *self._changes):
+                if not change.done.done():
+                    change.done.set_exception(error)
+            raise
+
+    async def _write_some(self) -> None:
+        batch = self._transport.batch()
+        outputs: list[Output] = []
+        taken = self._taken = []
+        while self._changes and len(taken) < CHANGES_MAX and len(outputs) < OUTPUTS_MAX:
+            taken.append(self._changes.popleft())
+            taken[-1].stage(batch, outputs)
+            await self._pace.breathe()
+        self._table.stage_tally(batch)
+        await self._commit(batch, outputs)
+        if any(change.durable for change in taken):
+            await self._transport.sync()
+        for change in taken:
+            if not change.done.done():
+                change.done.set_result(None)
+        self._taken = []
+        channels = self._table.publish()
+        if channels:
+            self._on_ready(channels)
+
+    async def _commit(self, batch: Batch, outputs: list[Output]) -> None:
+        await self._transport.commit(self._partition, batch, outputs)

@@ -1,0 +1,200 @@
+"""Email over SMTP on kept connections: a mail whose answer is missing is held, never sent again by itself."""
+
+import asyncio
+import re
+import socket
+import ssl
+from typing import Final
+
+import aiosmtplib
+from aiosmtplib import SMTP, SMTPException, SMTPResponseException
+
+from channels.channel import Limits, Receipt, Request
+from channels.mime import sender_of
+from config.smtp_server import SmtpServer
+
+CONNECTIONS_MAX: Final = 16
+IN_FLIGHT_MAX: Final = 64
+CONNECT_S: Final = 30.0
+ANSWER_S: Final = 60.0
+FINAL_ANSWER_S: Final = 300.0
+IDLE_S_MAX: Final = 20.0
+QUIT_S: Final = 1.0
+REASON_CHARS_MAX: Final = 500
+_LINE_ENDS: Final = re.compile(rb"\r\n?|\n")
+_GO_AHEAD: Final = 354
+_UNAVAILABLE: Final = 421
+_REFUSED: Final = 500
+_ACCEPTED: Final = range(200, 300)
+_REPLY: Final = range(200, 600)
+
+
+class _Refused(Exception):
+    """The server said no before the mail was handed over, for now (4xx) or for good."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.receipt = kind, reason
+
+
+class Smtp:
+    """A provider that hands mails to one server.
+
+    | what happens | outcome |
+    | --- | --- |
+    | the final answer is 2xx | sent |
+    | no connection, a refused login, 4xx at any point, silence before the mail was sent | retry |
+    | 5xx for the recipient or the mail: the reason begins with the code | failed |
+    | 5xx for the sender | failed, `sender_refused: …` |
+    | the connection is lost or silent after the mail was sent, before its answer | held |
+    """
+
+    name = "smtp"
+    limits = Limits(IN_FLIGHT_MAX, IN_FLIGHT_MAX, CONNECTIONS_MAX)
+
+    def __init__(self, server: SmtpServer, *, final_answer_s: float = FINAL_ANSWER_S) -> None:
+        """Connect as needed; `final_answer_s` is how long an answer to a whole mail may take."""
+        self._server = server
+        self._final_answer_s = final_answer_s
+        self._tls: ssl.SSLContext | None = None
+        self._kept: list[tuple[SMTP, float]] = []
+
+    async def attempt(self, request: Request) -> Receipt:
+        """Hand over one mail."""
+        name = request.dispatch_id
+        try:
+            client = await self._ready(sender_of(request.body), request.address)
+        except _Refused as error:
+            return Receipt(name, *error.receipt)  # type: ignore[arg-type]
+        try:
+            kind, reason = await self._hand_over(client, request.body)
+        except BaseException:
+            client.close()
+            raise
+        return Receipt(name, kind, reason)  # type: ignore[arg-type]
+
+    async def settle(self, requests: list[Request]) -> list[Receipt]:
+        """Hold all: SMTP has no key by which the server would know a repeat."""
+        reason = "uncertain: the worker stopped between attempt and outcome"
+        return [Receipt(request.dispatch_id, "held", reason) for request in requests]
+
+    async def close(self) -> None:
+        """Say goodbye on the kept connections."""
+        kept, self._kept = self._kept, []
+        await asyncio.gather(*(_quit(client) for client, _ in kept))
+
+    async def _ready(self, sender: str, address: str) -> SMTP:
+        """A connection on which the server waits for the mail itself."""
+        client = await self._with_sender(sender)
+        try:
+            await client.rcpt(address)
+            answer = await client.execute_command(b"DATA")
+            if answer.code != _GO_AHEAD:
+                raise aiosmtplib.SMTPDataError(answer.code, answer.message)
+        except (SMTPException, OSError) as error:
+            await self._give_back(client, clean=False)
+            raise _Refused(*_told(error)) from None
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    async def _with_sender(self, sender: str) -> SMTP:
+        """A connection that has taken MAIL FROM; kept ones that the server has closed are passed over."""
+        while True:
+            kept = self._take()
+            client = kept or await self._connect()
+            try:
+                await client.mail(sender)
+            except (SMTPException, OSError) as error:
+                client.close()
+                gone = isinstance(error, aiosmtplib.SMTPServerDisconnected)
+                told_to_go = isinstance(error, SMTPResponseException) and error.code == _UNAVAILABLE
+                if kept is not None and (gone or told_to_go):
+                    continue
+                kind, reason = _told(error)
+                raise _Refused(kind, f"sender_refused: {reason}" if kind == "failed" else reason) from None
+            except BaseException:
+                client.close()
+                raise
+            return client
+
+    async def _connect(self) -> SMTP:
+        server = self._server
+        if self._tls is None and server.security != "none":
+            self._tls = await asyncio.to_thread(ssl.create_default_context)
+        client = SMTP(
+            hostname=server.host,
+            port=server.port,
+            username=server.user or None,
+            password=server.password or None,
+            local_hostname=socket.gethostname(),
+            timeout=ANSWER_S,
+            use_tls=server.security == "tls",
+            start_tls=server.security == "starttls",
+            tls_context=self._tls,
+        )
+        try:
+            await client.connect(timeout=CONNECT_S)
+        except (SMTPException, OSError) as error:
+            # Whatever the code: the server says nothing of this mail, so its dispatch is not at fault.
+            raise _Refused("retry", _told(error)[1]) from None
+        return client
+
+    async def _hand_over(self, client: SMTP, mail: bytes) -> tuple[str, str]:
+        """Send the mail's bytes; from the first of them on, only an answer says what became of it."""
+        protocol = client.protocol
+        if protocol is None or not protocol.is_connected:
+            return "retry", "connection_failed: lost before the mail was sent"
+        protocol.write(_LINE_ENDS.sub(b"\r\n", mail).replace(b"\r\n.", b"\r\n..") + b".\r\n")
+        try:
+            answer = await protocol.read_response(timeout=self._final_answer_s)
+        except (SMTPException, OSError) as error:
+            client.close()
+            return "held", f"uncertain: the mail was sent, its answer is missing ({type(error).__name__})"
+        if answer.code in _ACCEPTED:
+            await self._give_back(client, clean=True)
+            return "sent", ""
+        if answer.code not in _REPLY or answer.code < 400:  # noqa: PLR2004
+            client.close()
+            return "held", f"uncertain: the mail was answered with {answer.code}"
+        await self._give_back(client, clean=answer.code != _UNAVAILABLE)
+        return _told(SMTPResponseException(answer.code, answer.message))
+
+    def _take(self) -> SMTP | None:
+        """The connection used last, if it is young enough and open; older ones are closed."""
+        now_s = asyncio.get_running_loop().time()
+        while self._kept:
+            client, since_s = self._kept.pop()
+            if client.is_connected and now_s - since_s < IDLE_S_MAX:
+                return client
+            client.close()
+        return None
+
+    async def _give_back(self, client: SMTP, *, clean: bool) -> None:
+        """Keep a connection for the next mail; one in the middle of a refused mail is reset first."""
+        try:
+            if not clean and client.is_connected:
+                await client.rset(timeout=QUIT_S)
+        except (SMTPException, OSError):
+            client.close()
+        if client.is_connected:
+            self._kept.append((client, asyncio.get_running_loop().time()))
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """Failed or retry, and the reason: the server's answer, or the kind of error where it gave none."""
+    if isinstance(error, SMTPResponseException) and error.code in _REPLY:
+        text = f"{error.code} {error.message}"[:REASON_CHARS_MAX]
+        reason = "".join(char if char.isprintable() else " " for char in text).strip()
+        return "failed" if error.code >= _REFUSED else "retry", reason
+    if isinstance(error, TimeoutError):
+        return "retry", "timeout: no answer in time"
+    return "retry", f"connection_failed: {type(error).__name__}"
+
+
+async def _quit(client: SMTP) -> None:
+    try:
+        await client.quit(timeout=QUIT_S)
+    except (SMTPException, OSError):
+        client.close()
