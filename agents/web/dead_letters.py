@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 from agents.engine.engine import Engine
-from agents.engine.pace import Pace
 from config import metrics
 from streams import topics
 from streams.errors import BadSetting
@@ -139,7 +138,6 @@ class DeadLetters:
 
     async def _pages(self, partition: int, start: int, end: int) -> AsyncIterator[list[Record]]:
         """The records in [start, end), a page at a time."""
-        pace = Pace()
         while start < end:
             page = await self._transport.look(_TOPIC, partition, start, min(PAGE_RECORDS, end - start))
             page = [record for record in page if record.offset < end]
@@ -147,7 +145,7 @@ class DeadLetters:
                 return
             yield page
             start = page[-1].offset + 1
-            await pace.breathe()
+            await self._engine.pace.breathe()
 
 
 def _as_answer(partition: int, offset: int, letter: Letter, replayed_ms: int | None) -> dict[str, Any]:
