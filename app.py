@@ -140,6 +140,8 @@ def _sends_list(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _settle(settings: Settings, arguments: argparse.Namespace) -> int:
     count = _ask(settings, arguments.command.split()[1], dispatch_id=_one_or_all(arguments.id, arguments))
+    if not count and arguments.id:
+        raise BadSetting(f"no dispatch {arguments.id!r} is held; `sends list --held` shows those that are")
     return _show(arguments, count, lambda count: f"{arguments.command}: {listing.cell(count)}")
 
 

@@ -168,8 +168,9 @@ async def test_a_folder_that_nobody_uses_answers_itself(tmp_path: Path) -> None:
     assert await answer(data, "send", "-", stdin=line) == {"records": 1}
     [row] = await answer(data, "tail", "events")
     assert row["value"] == line.decode()
-    code, _, errors = await command(data, "sends", "release", "--all")
-    assert (code, "running process" in errors) == (2, True)
+    assert await answer(data, "sends", "release", "--all") == 0
+    code, _, errors = await command(data, "sends", "release", "no-such-dispatch")
+    assert (code, "no-such-dispatch" in errors) == (2, True)
 
 
 async def test_a_failure_is_1_and_settings_are_2(tmp_path: Path) -> None:
