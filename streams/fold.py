@@ -180,7 +180,7 @@ class Fold:
                 crossed[effect.segment] = crossed.get(effect.segment, 0) + 1
             elif isinstance(effect, Send):
                 totals.sends[effect.campaign] = totals.sends.get(effect.campaign, 0) + 1
-        self.effects.extend(effects)
+        self.effects += effects
 
     def take_effects(self) -> list[Effect]:
         """The effects since the last call, in order."""

@@ -131,12 +131,11 @@ def _cross(
 ) -> Effects:
     """Bring memberships up to date; the changes, then what they start."""
     effects: Effects = []
-    if not ordinals:
-        return effects
     for segment, entered in update_memberships(user, workspace, ordinals, now_ms):
         effects.append(SegmentChange(segment, user_key, entered, now_ms))
         signal = f"entered:{segment}" if entered else f"left:{segment}"
-        effects += _start(user, user_key, workspace, signal, now_ms, now_ms)
+        if signal in workspace.signals:
+            effects += _start(user, user_key, workspace, signal, now_ms, now_ms)
     return effects
 
 
