@@ -174,7 +174,7 @@ def _check_attribute(name: str, value: JSONValue) -> None:
         raise BadInput("unsupported_attribute", name, "not supported yet; leave it out")
     if not 0 < len(name) <= NAME_CHARS_MAX:
         raise BadInput("bad_value", name[:40], f"an attribute's name has 1 to {NAME_CHARS_MAX} characters")
-    if isinstance(value, list | dict):
+    if isinstance(value, (list, dict)):
         raise BadInput("unsupported_attribute", name, "only text, numbers, booleans and null; no array or object yet")
     if type(value) is int and not _INT_MIN <= value <= _INT_MAX:
         raise BadInput("bad_value", name, "an integer beyond 64 bits; send it as text")

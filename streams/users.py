@@ -50,7 +50,7 @@ def decide_event(
         return None
     if user.dispatches:
         forget_old(user)
-    properties = event.properties if isinstance(event, CustomEvent | Purchase) else {}
+    properties = event.properties if isinstance(event, (CustomEvent, Purchase)) else {}
     starting: list[Campaign] = []
     for signal in _signals(event):
         starting += started(user, workspace, signal, now_ms, properties)
