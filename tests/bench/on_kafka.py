@@ -1,4 +1,4 @@
-"""The subject on Kafka: a fleet of worker processes, fed and watched from outside, on a broker of its own.
+"""The subject on Kafka: its worker processes, fed and watched from outside, on a broker of its own.
 
 Run as `python -m tests.bench.on_kafka '<JSON of subject.Plan>'`; `broker` names a running broker.
 """
@@ -7,11 +7,12 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -19,10 +20,10 @@ from typing import Any, Final
 import msgspec
 from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 
-from agents.fleet import Fleet
-from config.logging import set_up_logging
-from config.settings import Settings
+from agents.web.control import ControlClient
+from config.settings import PREFIX
 from streams import topics
+from streams.events import JSONValue
 from tests.bench.child import ROOT
 from tests.bench.subject import PROBE_EVERY, Plan, Result, Stamps, latencies, probe, throughput
 from tests.bench.workload import Entry, Stream, definitions, with_probe, write_workspace
@@ -30,14 +31,16 @@ from tests.bench.workload import Entry, Stream, definitions, with_probe, write_w
 LOOK_S: Final = 0.05
 TURN_S: Final = 0.001
 SETTLE_S: Final = 3.0
+START_S_MAX: Final = 120.0
+STOP_S_MAX: Final = 20.0
 QUEUE_EVENTS_MAX: Final = 5_000
 
 
 class _Door:
     """A producer of events, as a customer would run one."""
 
-    def __init__(self, settings: Settings, address: str) -> None:
-        self._topic = f"{settings.app}.{topics.EVENTS.name}"
+    def __init__(self, app: str, address: str) -> None:
+        self._topic = f"{app}.{topics.EVENTS.name}"
         self._producer = Producer({"bootstrap.servers": address, "linger.ms": 1, "acks": "all", "log_level": 2})
 
     def send(self, entry: Entry) -> None:
@@ -54,72 +57,131 @@ class _Door:
         self._producer.flush()
 
 
-def _workers(fleet: Fleet) -> list[int]:
-    return [worker.process.pid for worker in fleet._workers if worker.process is not None]
+class Site:
+    """The product as `app.py worker` runs it: its processes, and its answers over the control socket."""
+
+    def __init__(self, plan: Plan, folder: Path, workspace: Path) -> None:
+        """Start it; with several workers the first process supervises them."""
+        self.app = "bench"
+        self.data = folder / "data"
+        own = {
+            "APP": self.app,
+            "BROKER": plan.broker,
+            "DATA": str(self.data),
+            "PARTITIONS": str(plan.partitions),
+            "WORKERS": str(plan.workers),
+            "WORKSPACE": str(workspace),
+            "HTTP": "",
+        }
+        others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        environment = {**others, **{PREFIX + name: value for name, value in own.items()}}
+        command = [sys.executable, str(ROOT / "app.py"), "worker"]
+        self._process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=sys.stderr)
+        self._partitions = list(range(plan.partitions))
+
+    async def ask(self, command: str) -> JSONValue:
+        """A command's answer."""
+        client = await ControlClient.connect(self.data)
+        try:
+            return await client.ask(command, {})
+        finally:
+            client.close()
+
+    async def ready(self) -> None:
+        """Wait until every partition is open. Raises TimeoutError or RuntimeError when it does not come up."""
+        async with asyncio.timeout(START_S_MAX):
+            while True:
+                if self._process.poll() is not None:
+                    raise RuntimeError(f"app.py worker ended with {self._process.returncode}")
+                with suppress(OSError):
+                    if (await self.ask("progress"))["partitions"] == self._partitions:
+                        return
+                await asyncio.sleep(LOOK_S)
+
+    async def quiet(self) -> float:
+        """Wait until everything is processed; when that was first seen."""
+        last: Any = None
+        seen = 0.0
+        while True:
+            found = await self.ask("progress")
+            if found["idle"] and not found["behind"]:
+                if found == last:
+                    return seen
+                seen = time.perf_counter()
+            last = found
+            await asyncio.sleep(LOOK_S)
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Stop the processes meanwhile, so that a topic can be filled before anybody reads it."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in self._pids():
+                os.kill(pid, signal.SIGCONT)
+
+    def cpu_s(self) -> float:
+        """Processor seconds of all its processes so far."""
+        ticks = 0
+        for pid in self._pids():
+            fields = _stat(pid)
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def _pids(self) -> list[int]:
+        """Our process and its children."""
+        everyone = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+        children = []
+        for pid in everyone:
+            with suppress(OSError):
+                if int(_stat(pid)[1]) == self._process.pid:
+                    children.append(pid)
+        return [self._process.pid, *children]
+
+    def stop(self) -> None:
+        """End it in good order."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
-@contextmanager
-def _standing_still(fleet: Fleet) -> Iterator[None]:
-    """Stop the workers' processes meanwhile, so that a topic can be filled before anybody reads it."""
-    for pid in _workers(fleet):
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in _workers(fleet):
-            os.kill(pid, signal.SIGCONT)
+def _stat(pid: int) -> list[str]:
+    """What the kernel tells of a process, from its state on: state, parent and so forth."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
 
 
-def _cpu_s(fleet: Fleet) -> float:
-    """Processor seconds of all workers so far."""
-    ticks = 0
-    for pid in _workers(fleet):
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-async def _quiet(fleet: Fleet) -> float:
-    """Wait until everything is processed; when that was first seen."""
-    last: Any = None
-    seen = 0.0
-    while True:
-        found = await fleet.ask("progress", {})
-        if found["idle"] and not found["behind"]:
-            if found == last:
-                return seen
-            seen = time.perf_counter()
-        last = found
-        await asyncio.sleep(LOOK_S)
-
-
-async def _drain(fleet: Fleet, door: _Door, stream: Stream, plan: Plan) -> Result:
+async def _drain(site: Site, door: _Door, stream: Stream, plan: Plan) -> Result:
     entries = stream.take(plan.events)
-    with _standing_still(fleet):
+    with site.standing_still():
         await asyncio.to_thread(door.send_all, entries)
-        cpu_began = _cpu_s(fleet)
+        cpu_began = site.cpu_s()
     began = time.perf_counter()
-    await _quiet(fleet)
-    await fleet.ask("flush", {})
+    await site.quiet()
+    await site.ask("flush")
     seconds = time.perf_counter() - began
-    totals = await fleet.ask("totals", {})
+    totals = await site.ask("totals")
     applied = sum(int(totals[kind]) for kind in ("purchases", "custom_events", "attributes", "sessions"))
-    return {**throughput(plan, seconds, _cpu_s(fleet) - cpu_began), "applied": applied - plan.warm}
+    return {**throughput(plan, seconds, site.cpu_s() - cpu_began), "applied": applied - plan.warm}
 
 
-async def _latency(fleet: Fleet, door: _Door, stream: Stream, plan: Plan) -> Result:
+async def _latency(site: Site, door: _Door, stream: Stream, plan: Plan) -> Result:
     entries = [probe(stream, at) if at % PROBE_EVERY == 0 else stream.take(1)[0] for at in range(plan.events)]
     stamps, stop = Stamps(), threading.Event()
     watchers = [
-        threading.Thread(target=_watch_changes, args=(fleet.settings, plan.broker, stamps, stop)),
-        threading.Thread(target=_watch_outbox, args=(fleet.settings.outbox_folder / "log.jsonl", stamps, stop)),
+        threading.Thread(target=_watch_changes, args=(site.app, plan, stamps, stop)),
+        threading.Thread(target=_watch_outbox, args=(site.data / "outbox" / "log.jsonl", stamps, stop)),
     ]
     for watcher in watchers:
         watcher.start()
     await asyncio.sleep(SETTLE_S)
     late = await asyncio.to_thread(_send_on_schedule, door, entries, plan.rate, stamps)
     sent_s = time.perf_counter()
-    await _quiet(fleet)
+    await site.quiet()
     backlog_s = time.perf_counter() - sent_s
     await asyncio.sleep(1)
     stop.set()
@@ -145,19 +207,19 @@ def _send_on_schedule(door: _Door, entries: Sequence[Entry], rate: int, stamps: 
     return late
 
 
-def _watch_changes(settings: Settings, broker: str, stamps: Stamps, stop: threading.Event) -> None:
+def _watch_changes(app: str, plan: Plan, stamps: Stamps, stop: threading.Event) -> None:
     """Note when each probe's segment change can be read by a committed reader."""
     consumer = Consumer(
         {
-            "bootstrap.servers": _address(broker),
+            "bootstrap.servers": _address(plan.broker),
             "group.id": "bench",
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 5,
             "log_level": 2,
         }
     )
-    topic = f"{settings.app}.{topics.SEGMENT_CHANGES.name}"
-    consumer.assign([TopicPartition(topic, at, OFFSET_END) for at in range(settings.partitions)])
+    topic = f"{app}.{topics.SEGMENT_CHANGES.name}"
+    consumer.assign([TopicPartition(topic, at, OFFSET_END) for at in range(plan.partitions)])
     while not stop.is_set():
         for message in consumer.consume(500, 0.02):
             key = message.key()
@@ -190,35 +252,23 @@ def _address(broker: str) -> str:
 
 
 async def measure(plan: Plan, folder: Path) -> Result:
-    """Start a fleet on the plan's broker, warm it up, measure, stop it."""
+    """Start workers on the plan's broker, warm it up, measure, stop it."""
     files = definitions(plan.job)
     workspace = write_workspace(folder / "workspace", with_probe(files) if plan.mode == "latency" else files)
-    settings = Settings(
-        app="bench",
-        broker=plan.broker,
-        data=folder / "data",
-        partitions=plan.partitions,
-        workers=plan.workers,
-        workspace=workspace,
-        http="",
-    )
-    os.environ["HEADRACE_APP"], os.environ["HEADRACE_BROKER"] = settings.app, plan.broker
-    os.environ["HEADRACE_PARTITIONS"] = str(plan.partitions)
-    fleet = Fleet(settings, [sys.executable, str(ROOT / "app.py"), "worker", "--supervised"])
-    await fleet.start()
+    site = Site(plan, folder, workspace)
     try:
-        door = _Door(settings, _address(plan.broker))
+        await site.ready()
+        door = _Door(site.app, _address(plan.broker))
         stream = Stream(plan.users, plan.user_count, plan.seed, time.time_ns() // 1_000_000, plan.partitions)
         await asyncio.to_thread(door.send_all, stream.take(plan.warm))
-        await _quiet(fleet)
-        return await MODES[plan.mode](fleet, door, stream, plan)
+        await site.quiet()
+        return await MODES[plan.mode](site, door, stream, plan)
     finally:
-        await fleet.stop()
+        await asyncio.to_thread(site.stop)
 
 
 def main() -> None:
     """Measure the plan given as the first argument."""
-    set_up_logging()
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
     with TemporaryDirectory(prefix="headrace-bench-") as folder:
         print(json.dumps(asyncio.run(measure(plan, Path(folder)))), flush=True)
