@@ -118,7 +118,9 @@ def topic_value(record: CurrentsRecord) -> bytes:
     >>> topic_value(CurrentsRecord("users.behaviors.Purchase", 1_999, {"id": "x"}))
     b'{"event_type":"users.behaviors.Purchase","id":"x","time":1}'
     """
-    return to_json({EVENT_TYPE: record.event_type, **row(record.fields, record.time_ms)})
+    value = row(record.fields, record.time_ms)
+    value[EVENT_TYPE] = record.event_type
+    return to_json(value)
 
 
 def topic_headers(record: CurrentsRecord) -> Headers:

@@ -7,7 +7,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 from streams import users
-from streams.effects import Effect, Refused, SegmentChange
+from streams.effects import CurrentsRecord, Effect, Refused, SegmentChange
 from streams.errors import BadInput, BadState
 from streams.events import Attributes, CustomEvent, Event, Purchase
 from streams.mailbox import Cause, Happening, Letter, Outcome, Switch, Tick
@@ -175,12 +175,14 @@ class Fold:
         self.rows.put(user_key, user, old_timer_ms)
         totals = self.position.totals
         for effect in effects:
+            if isinstance(effect, CurrentsRecord):
+                continue
             if isinstance(effect, SegmentChange):
                 crossed = totals.entered if effect.entered else totals.left
                 crossed[effect.segment] = crossed.get(effect.segment, 0) + 1
             elif isinstance(effect, Send):
                 totals.sends[effect.campaign] = totals.sends.get(effect.campaign, 0) + 1
-        self.effects.extend(effects)
+        self.effects += effects
 
     def take_effects(self) -> list[Effect]:
         """The effects since the last call, in order."""

@@ -30,14 +30,18 @@ _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 
 
-class _EventObject(msgspec.Struct):
+class EventObject(msgspec.Struct, gc=False):
+    """A custom event as it is sent, its types checked and nothing else."""
+
     name: _Name
     time: str | None = None
     properties: dict[str, Any] | None = None
     id: _Id | None = None
 
 
-class _PurchaseObject(msgspec.Struct):
+class PurchaseObject(msgspec.Struct, gc=False):
+    """A purchase as it is sent, its types checked and nothing else."""
+
     product_id: _Name
     currency: str
     price: Decimal
@@ -55,8 +59,8 @@ class _SessionObject(msgspec.Struct):
 
 
 _Shape = TypeVar("_Shape")
-_event_decoder: Final = msgspec.json.Decoder(_EventObject)
-_purchase_decoder: Final = msgspec.json.Decoder(_PurchaseObject)
+_event_decoder: Final = msgspec.json.Decoder(EventObject)
+_purchase_decoder: Final = msgspec.json.Decoder(PurchaseObject)
 _session_decoder: Final = msgspec.json.Decoder(_SessionObject)
 _object_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 _NOT_ATTRIBUTES: Final = frozenset({"external_id", "_update_existing_only"})
@@ -95,14 +99,22 @@ def _from_validation(text: str) -> BadInput:
 
 def custom_event(data: bytes | msgspec.Raw, append_ms: int) -> CustomEvent:
     """The custom event in an event object. Raises BadInput."""
-    wire = decode_as(_event_decoder, data)
+    return to_custom_event(decode_as(_event_decoder, data), append_ms)
+
+
+def to_custom_event(wire: EventObject, append_ms: int) -> CustomEvent:
+    """The custom event of a decoded object. Raises BadInput."""
     properties = _properties(wire.properties)
     return CustomEvent(wire.name, event_time(wire.time, append_ms), properties, wire.id)
 
 
 def purchase(data: bytes | msgspec.Raw, append_ms: int) -> Purchase:
-    """The purchase in a purchase object; price and quantity are bounded. Raises BadInput."""
-    wire = decode_as(_purchase_decoder, data)
+    """The purchase in a purchase object. Raises BadInput."""
+    return to_purchase(decode_as(_purchase_decoder, data), append_ms)
+
+
+def to_purchase(wire: PurchaseObject, append_ms: int) -> Purchase:
+    """The purchase of a decoded object; price and quantity are bounded. Raises BadInput."""
     if _CURRENCY.fullmatch(wire.currency) is None:
         raise BadInput("bad_value", "currency", f"{wire.currency[:20]!r} is not an ISO 4217 code such as USD")
     _check_price(wire.price)
@@ -162,7 +174,7 @@ def _check_attribute(name: str, value: JSONValue) -> None:
         raise BadInput("unsupported_attribute", name, "not supported yet; leave it out")
     if not 0 < len(name) <= NAME_CHARS_MAX:
         raise BadInput("bad_value", name[:40], f"an attribute's name has 1 to {NAME_CHARS_MAX} characters")
-    if isinstance(value, list | dict):
+    if isinstance(value, (list, dict)):
         raise BadInput("unsupported_attribute", name, "only text, numbers, booleans and null; no array or object yet")
     if type(value) is int and not _INT_MIN <= value <= _INT_MAX:
         raise BadInput("bad_value", name, "an integer beyond 64 bits; send it as text")

@@ -50,7 +50,7 @@ def decide_event(
         return None
     if user.dispatches:
         forget_old(user)
-    properties = event.properties if isinstance(event, CustomEvent | Purchase) else {}
+    properties = event.properties if isinstance(event, (CustomEvent, Purchase)) else {}
     starting: list[Campaign] = []
     for signal in _signals(event):
         starting += started(user, workspace, signal, now_ms, properties)
@@ -131,12 +131,11 @@ def _cross(
 ) -> Effects:
     """Bring memberships up to date; the changes, then what they start."""
     effects: Effects = []
-    if not ordinals:
-        return effects
     for segment, entered in update_memberships(user, workspace, ordinals, now_ms):
         effects.append(SegmentChange(segment, user_key, entered, now_ms))
         signal = f"entered:{segment}" if entered else f"left:{segment}"
-        effects += _start(user, user_key, workspace, signal, now_ms, now_ms)
+        if signal in workspace.signals:
+            effects += _start(user, user_key, workspace, signal, now_ms, now_ms)
     return effects
 
 

@@ -45,11 +45,14 @@ class DueIndex:
 
     def earliest(self, until_ms: int) -> tuple[int, str] | None:
         """The earliest entry due at or before a time; it stays until moved."""
+        heap = self._heap
         while True:
-            while self._heap and self._heap[0] not in self._valid:
-                heappop(self._heap)
-            if self._heap:
-                return self._heap[0] if self._heap[0][0] <= until_ms else None
+            if heap and heap[0][0] > until_ms:
+                return None
+            while heap and heap[0] not in self._valid:
+                heappop(heap)
+            if heap:
+                return heap[0] if heap[0][0] <= until_ms else None
             if self._horizon_ms >= until_ms:
                 return None
             self._load()

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from streams import track
-from streams.depth import check_depth
+from streams.depth import check_depth, may_be_deep
 from streams.errors import BadInput
 from streams.events import Event
 
@@ -60,6 +60,21 @@ class _Owner(msgspec.Struct):
     external_id: str | None = None
 
 
+class _AloneEvent(track.EventObject, tag_field="type", tag="event", gc=False):
+    external_id: str | None = None
+    attributes: list[msgspec.Raw] | None = None
+    events: list[msgspec.Raw] | None = None
+    purchases: list[msgspec.Raw] | None = None
+
+
+class _AlonePurchase(track.PurchaseObject, tag_field="type", tag="purchase", gc=False):
+    external_id: str | None = None
+    attributes: list[msgspec.Raw] | None = None
+    events: list[msgspec.Raw] | None = None
+    purchases: list[msgspec.Raw] | None = None
+
+
+_alone_decoder: Final = msgspec.json.Decoder(_AloneEvent | _AlonePurchase)
 _head_decoder: Final = msgspec.json.Decoder(_Head)
 _owner_decoder: Final = msgspec.json.Decoder(_Owner)
 _ARRAYS: Final = ("attributes", "events", "purchases")
@@ -78,6 +93,9 @@ def read_record(key: bytes | None, value: bytes, append_ms: int, *, replay: bool
     Never raises for bad input: whatever cannot be used is in `rejected`, the rest in `routed`.
     """
     try:
+        routed = _quick(key, value, append_ms)
+        if routed is not None:
+            return Reading([routed], [])
         head = _read_head(value)
         if head.type == "end" and replay:
             return Reading([], [], End(track.event_time(head.time, append_ms)))
@@ -87,6 +105,25 @@ def read_record(key: bytes | None, value: bytes, append_ms: int, *, replay: bool
     except BadInput as error:
         return Reading([], [_rejected(0, error, whole=True)])
     return _read_body(head, key, append_ms)
+
+
+def _quick(key: bytes | None, value: bytes, append_ms: int) -> Routed | None:
+    """The common case in one pass: one event or purchase that decodes; None for everything else, good or bad.
+
+    What decodes here would pass through `_read_head` and `_alone` to the same result.
+    """
+    if len(value) > RECORD_BYTES_MAX or may_be_deep(value):
+        return None
+    try:
+        if not value.isascii():
+            value.decode()
+        wire = _alone_decoder.decode(value)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return None
+    user = _user(wire.external_id, key)
+    if isinstance(wire, _AloneEvent):
+        return Routed(user, track.to_custom_event(wire, append_ms), 0)
+    return Routed(user, track.to_purchase(wire, append_ms), 0)
 
 
 def _read_head(value: bytes) -> _Head:

@@ -8,13 +8,14 @@ from streams.events import Attributes, CustomEvent, Properties, Purchase, Sessio
 from streams.ids import event_id_hash
 from streams.profiles.counters import AmountWindow, Counter, CountWindow, count_once
 from streams.profiles.row import User
-from streams.segments.series import AmountSeries, CountSeries, SeriesIndex
+from streams.segments.series import AmountSeries, SeriesIndex
 from streams.times import DAY_MS
 
 SEEN_MAX: Final = 1_000
 ROW_ATTRIBUTES_MAX: Final = 1_000
 ROW_NAMES_MAX: Final = 1_000
 _SEEN_SIZE: Final = 12
+_NOTHING: Final = Decimal(0)
 
 Changes = list[str]
 
@@ -72,7 +73,8 @@ def apply_event(user: User, event: CustomEvent, index: SeriesIndex, now_ms: int)
     """Count a custom event and the series that watch it. Raises BadInput(`row_limit`)."""
     _count(user.events, event.name, event.time_ms, 1)
     change = f"event:{event.name}"
-    _count_series(user, index, change, event.time_ms, 1, Decimal(0), event.properties, now_ms)
+    if change in index:
+        _count_series(user, index, change, event.time_ms, 1, _NOTHING, event.properties, now_ms)
     return [change]
 
 
@@ -85,7 +87,7 @@ def apply_purchase(user: User, event: Purchase, index: SeriesIndex, now_ms: int)
     else:
         user.purchases.add(event.time_ms, quantity)
     amount = event.price * quantity
-    user.money[event.currency] = user.money.get(event.currency, Decimal(0)) + amount
+    user.money[event.currency] = user.money.get(event.currency, _NOTHING) + amount
     changes = ["purchases", f"product:{event.product_id}", f"money:{event.currency}"]
     for change in changes:
         _count_series(user, index, change, event.time_ms, quantity, amount, event.properties, now_ms)
@@ -124,18 +126,13 @@ def _count_series(
     now_ms: int,
 ) -> None:
     for series in index.get(change, ()):
-        if isinstance(series, CountSeries):
-            if series.matches is None or series.matches(properties):
-                _count_window(user, series, time_ms, quantity)
-        else:
+        if isinstance(series, AmountSeries):
             _amount_window(user, series, time_ms, amount, now_ms)
-
-
-def _count_window(user: User, series: CountSeries, time_ms: int, quantity: int) -> None:
-    window = user.counts.get(series.key)
-    if window is None:
-        window = user.counts[series.key] = CountWindow(0, [])
-    window.add(time_ms, quantity, series.keep)
+        elif series.matches is None or series.matches(properties):
+            window = user.counts.get(series.key)
+            if window is None:
+                window = user.counts[series.key] = CountWindow(0, [])
+            window.add(time_ms, quantity, series.keep)
 
 
 def _amount_window(user: User, series: AmountSeries, time_ms: int, amount: Decimal, now_ms: int) -> None:

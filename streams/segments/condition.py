@@ -54,7 +54,7 @@ def _is(operand: JSONValue) -> Check:
         return lambda value: any(same(value, option) for option in options)
     if isinstance(operand, bool):
         return lambda value: value is operand
-    return lambda value: not isinstance(value, bool) and bool(value == operand)
+    return lambda value: bool(value == operand) and not isinstance(value, bool)
 
 
 def _is_not(operand: JSONValue) -> Check:
@@ -74,7 +74,7 @@ def _contains(operand: str | list[str]) -> Check:
 
 
 def _is_number(value: JSONValue) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _over(operand: float) -> Check:
@@ -144,6 +144,9 @@ def compile_where(where: Where | None) -> Callable[[Properties], bool] | None:
     checks = tuple((tuple(path.split(".")), _where_check(path, spec)) for path, spec in sorted(where.items()))
     if len(checks) == 1 and len(checks[0][0]) == 1:
         ((name,), alone) = checks[0]
+        operand = where[name]
+        if isinstance(operand, (int, float, str)) and not isinstance(operand, bool):  # the most frequent by far
+            return lambda properties: properties.get(name) == operand and not isinstance(properties[name], bool)
         return lambda properties: alone(properties.get(name))
     return lambda properties: all(check(_dig(properties, path)) for path, check in checks)
 

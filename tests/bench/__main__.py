@@ -14,11 +14,12 @@ import msgspec
 
 from tests.bench import opponent, report, stages, subject
 from tests.bench.child import run_child
-from tests.broker.kafka import BrokerUnavailableError
+from tests.broker.kafka import Broker, BrokerUnavailableError
 
 PARTS: Final = ("throughput", "stages", "latency", "idle")
 JOBS: Final = ("J1", "J2")
 USERS: Final = ("zipf", "uniform")
+TRANSPORTS: Final = ("embedded", "kafka")
 RATES: Final = (1_000, 5_000)
 LATENCY_S: Final = 8
 OPPONENT_SHARE: Final = 4
@@ -35,6 +36,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--warm", type=int, default=20_000, help="events before those that are measured")
     parser.add_argument("--events", type=int, default=60_000, help="events measured; the opponent gets a quarter")
     parser.add_argument("--rates", default=",".join(map(str, RATES)), help="events per second of the latency part")
+    parser.add_argument("--transports", default=",".join(TRANSPORTS), help=f"of {', '.join(TRANSPORTS)}")
+    parser.add_argument("--workers", default="1", help="numbers of worker processes on Kafka, such as 1,2")
     parser.add_argument("--no-opponent", action="store_true", help="do not start a broker and stock Faust")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the results to this file, as JSON")
@@ -64,26 +67,51 @@ class Run:
             for users in self._arguments.users.split(","):
                 yield {"job": job, "users": users}
 
+    def _subjects(self) -> Iterator[tuple[str, int]]:
+        """Transport and number of workers of each way to run the product."""
+        for transport in self._arguments.transports.split(","):
+            for workers in map(int, self._arguments.workers.split(",")) if transport == "kafka" else (1,):
+                yield transport, workers
+
+    def _subject(self, transport: str, workers: int, plan: subject.Plan) -> Results | None:
+        """The product's result, labelled; on Kafka with a broker of its own, None where none can be had."""
+        _say(f"{plan.mode} {plan.job} {plan.users}: headrace on {transport}, {workers} worker(s)")
+        label: Results = {"side": "headrace", "transport": transport, "workers": workers}
+        if transport == "embedded":
+            return {**label, **run_child("tests.bench.subject", plan)}
+        with TemporaryDirectory(prefix="headrace-bench-") as folder:
+            try:
+                with Broker.from_environment(Path(folder)) as broker:
+                    plan = msgspec.structs.replace(plan, broker=f"kafka://{broker.address}", workers=workers)
+                    return {**label, **run_child("tests.bench.on_kafka", plan)}
+            except BrokerUnavailableError as missing:
+                _say(f"not on Kafka: {missing}")
+                return None
+
     def throughput(self) -> None:
-        """Subject and opponent, job by job, one after the other so that both meet the same machine."""
+        """Subjects and opponent, job by job, one after the other so that all meet the same machine."""
         found = self.results["throughput"] = []
         for cell in self._cells():
             plan = msgspec.structs.replace(self._plan, **cell)
-            _say(f"throughput {cell['job']} {cell['users']}: subject")
-            ours = run_child("tests.bench.subject", plan)
-            found.append({"side": "headrace", "transport": "embedded", "workers": 1, **cell, **ours})
-            theirs = self._opponent(plan, cell)
+            theirs = self._opponent(plan)
             if theirs is not None:
                 found.append({"side": "stock Faust", "transport": "kafka", "workers": 1, **cell, **theirs})
-                alone = self._stages(cell)["alone_us"]
-                self.results.setdefault("ratios", []).append(
-                    {**cell, **report.ratios(cell["job"], ours, theirs, alone)}
-                )
+            for transport, workers in self._subjects():
+                ours = self._subject(transport, workers, plan)
+                if ours is None:
+                    continue
+                found.append({**cell, **ours})
+                if theirs is not None:
+                    alone = self._stages(cell)["alone_us"]
+                    place = {**cell, "transport": transport, "workers": workers}
+                    self.results.setdefault("ratios", []).append(
+                        {**place, **report.ratios(cell["job"], ours, theirs, alone)}
+                    )
 
-    def _opponent(self, plan: subject.Plan, cell: Results) -> Results | None:
+    def _opponent(self, plan: subject.Plan) -> Results | None:
         if self._arguments.no_opponent:
             return None
-        _say(f"throughput {cell['job']} {cell['users']}: stock Faust")
+        _say(f"throughput {plan.job} {plan.users}: stock Faust")
         share = msgspec.structs.replace(plan, events=plan.events // OPPONENT_SHARE)
         try:
             with TemporaryDirectory(prefix="headrace-bench-") as folder:
@@ -118,9 +146,9 @@ class Run:
         """From the scheduled time of an event to its segment change and to its message."""
         found = self.results["latency"] = []
         for rate in map(int, self._arguments.rates.split(",")):
-            _say(f"latency at {rate:,} events/s")
             plan = msgspec.structs.replace(self._plan, mode="latency", rate=rate, events=rate * LATENCY_S)
-            found.append(run_child("tests.bench.subject", plan))
+            ways = [self._subject(transport, workers, plan) for transport, workers in self._subjects()]
+            found += [way for way in ways if way is not None]
 
     def idle(self) -> None:
         """What a node costs that has nothing to do."""

@@ -52,16 +52,24 @@ def _throughput(results: Result) -> Iterable[str]:
 
 
 def _ratios(results: Result) -> Iterable[str]:
+    place = ("transport", "workers", "job", "users")
     names = ("total", "overhead", "shared_us", "subject_overhead_us", "opponent_overhead_us")
     rows = [
-        (each["job"], each["users"], *(each.get(name, "-") for name in names)) for each in results.get("ratios", ())
+        (*(each[name] for name in place), *(each.get(name, "-") for name in names))
+        for each in results.get("ratios", ())
     ]
-    return _table("Ratios: opponent's time / subject's", ("job", "users", *names), rows)
+    return _table("Ratios: opponent's time / subject's", (*place, *names), rows)
 
 
 def _latency(results: Result) -> Iterable[str]:
     rows = [
-        (each["rate"], what, *(each[key].get(name, "-") for name in ("p50", "p95", "p99", "max")))
+        (
+            each["transport"],
+            each["workers"],
+            each["rate"],
+            what,
+            *(each[key].get(name, "-") for name in ("p50", "p95", "p99", "max")),
+        )
         for each in results.get("latency", ())
         for what, key in (
             ("event to membership", "event_to_membership_ms"),
@@ -70,7 +78,9 @@ def _latency(results: Result) -> Iterable[str]:
         )
     ]
     return _table(
-        "Latency in ms from the scheduled time, open loop", ("events/s", "what", "p50", "p95", "p99", "max"), rows
+        "Latency in ms from the scheduled time, open loop",
+        ("transport", "workers", "events/s", "what", "p50", "p95", "p99", "max"),
+        rows,
     )
 
 

@@ -46,6 +46,7 @@ class Plan(msgspec.Struct, frozen=True):
     seed: int = 1
     partitions: int = 8
     broker: str = "embedded://"
+    workers: int = 1
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -90,14 +91,21 @@ async def _drain(node: Node, plan: Plan) -> Result:
     seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
     totals = node.queries.totals()
     return {
+        **throughput(plan, seconds, cpu_s),
+        "applied": _applied(totals) - _applied(before),
+        "sends": sum(sum(row.values()) for row in node.queries.sends().values()),
+        "resident_mib": round(resident_bytes() / 2**20),
+    }
+
+
+def throughput(plan: Plan, seconds: float, cpu_s: float) -> Result:
+    """The figures of a drain: wall and processor time per event, of the subject's processes alone."""
+    return {
         "events": plan.events,
         "seconds": round(seconds, 3),
         "events_per_s": round(plan.events / seconds),
         "wall_us": round(seconds / plan.events * 1e6, 1),
         "cpu_us": round(cpu_s / plan.events * 1e6, 1),
-        "applied": _applied(totals) - _applied(before),
-        "sends": sum(sum(row.values()) for row in node.queries.sends().values()),
-        "resident_mib": round(resident_bytes() / 2**20),
     }
 
 
@@ -105,7 +113,7 @@ def _applied(totals: dict[str, Any]) -> int:
     return sum(int(totals[kind]) for kind in ("purchases", "custom_events", "attributes", "sessions"))
 
 
-class _Stamps:
+class Stamps:
     """When each probe was due, when its segment change was committed and when its message was sent."""
 
     def __init__(self) -> None:
@@ -113,16 +121,26 @@ class _Stamps:
         self.changed: dict[str, float] = {}
         self.sent: dict[str, float] = {}
 
+    def change(self, user: bytes) -> None:
+        """A segment change is there to be read: note the first of each probe."""
+        if user.startswith(PROBE.encode()):
+            self.changed.setdefault(user.decode(), time.perf_counter())
+
+    def send(self, line: bytes) -> None:
+        """A line is in the outbox: note a probe's."""
+        found = json.loads(line)
+        if found["campaign"] == PROBE:
+            self.sent.setdefault(found["text"], time.perf_counter())
+
     def watch_commits(self, node: Node) -> None:
         """Note the time right after each commit that holds segment changes."""
         commit = node.engine.transport.commit
 
         async def watched(*arguments: Any) -> None:
             await commit(*arguments)
-            now = time.perf_counter()
             for output in arguments[-1]:
-                if output.topic == topics.SEGMENT_CHANGES.name and output.key.startswith(PROBE.encode()):
-                    self.changed.setdefault(output.key.decode(), now)
+                if output.topic == topics.SEGMENT_CHANGES.name:
+                    self.change(output.key)
 
         vars(node.engine.transport)["commit"] = watched
 
@@ -136,9 +154,7 @@ class _Stamps:
 
             async def attempt(self, request: Request) -> Receipt:
                 receipt = await inner.attempt(request)
-                found = json.loads(request.body)
-                if found["campaign"] == PROBE:
-                    stamps.sent[found["text"]] = time.perf_counter()
+                stamps.send(request.body)
                 return receipt
 
             async def settle(self, requests: list[Request]) -> list[Receipt]:
@@ -152,35 +168,40 @@ class _Stamps:
 
 async def _latency(node: Node, plan: Plan) -> Result:
     """Send on a schedule that never waits for the system; every delay counts from the scheduled time."""
-    stamps = _Stamps()
+    stamps = Stamps()
     stamps.watch_commits(node)
     providers = node.delivery._providers
     providers["log"] = stamps.provider(providers["log"])
     stream = Stream(plan.users, plan.user_count, plan.seed, time.time_ns() // 1_000_000, plan.partitions)
     await _append(node, stream.take(plan.warm))
     await node.quiesce()
-    entries = [_probe(stream, at) if at % PROBE_EVERY == 0 else stream.take(1)[0] for at in range(plan.events)]
+    entries = [probe(stream, at) if at % PROBE_EVERY == 0 else stream.take(1)[0] for at in range(plan.events)]
     late = await _send_on_schedule(node, entries, plan.rate, stamps)
     sent_s = time.perf_counter()
     await node.quiesce()
+    return latencies(plan, stamps, late, time.perf_counter() - sent_s)
+
+
+def latencies(plan: Plan, stamps: Stamps, late: Sequence[float], backlog_s: float) -> Result:
+    """The figures of a latency run; raises KeyError for a probe that never arrived."""
     return {
         "rate": plan.rate,
         "probes": len(stamps.due),
         "event_to_membership_ms": percentiles([stamps.changed[user] - due for user, due in stamps.due.items()]),
         "event_to_sink_ms": percentiles([stamps.sent[user] - due for user, due in stamps.due.items()]),
         "producer_late_ms": percentiles(late),
-        "backlog_s": round(time.perf_counter() - sent_s, 2),
+        "backlog_s": round(backlog_s, 2),
     }
 
 
-def _probe(stream: Stream, at: int) -> Entry:
+def probe(stream: Stream, at: int) -> Entry:
     """An event of a user of its own, whose segment change and message can be told from all others."""
     user = f"{PROBE}-{at:07d}"
     body = {"type": "event", "name": PROBE, "external_id": user, "properties": {"probe": user}}
     return stream.entry(user, body)
 
 
-async def _send_on_schedule(node: Node, entries: Sequence[Entry], rate: int, stamps: _Stamps) -> list[float]:
+async def _send_on_schedule(node: Node, entries: Sequence[Entry], rate: int, stamps: Stamps) -> list[float]:
     """Append what is due, every two milliseconds; returns by how much each turn was late."""
     began, at, late = time.perf_counter(), 0, []
     while at < len(entries):
