@@ -159,6 +159,7 @@ class Delivery:
         await writer.change(begin, durable=True)
         async with self._at_once[dispatch.channel]:
             await self._engine.transport.confirm(partition)
+            await self._engine.pace.breathe()
             began = perf_counter()
             # Nothing is awaited between this reading of pause and consent and the attempt itself.
             refusal = self._permits.refusal(partition, dispatch.campaign, dispatch.channel, dispatch.user)

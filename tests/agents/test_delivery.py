@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from agents.delivery import agent
+from agents.delivery.held import change_held_offline
 from channels.channel import Receipt, Request
+from streams.errors import OutsideFailing
 from streams.policy.retry import RETRIES_MAX, retry_delay_s
 from tests.agents.deliveries import Steered, delivering
 
@@ -320,3 +322,36 @@ async def test_what_cannot_be_rendered_is_aborted_with_its_reason(tmp_path: Path
         assert rig.states == {"sent": 2, "aborted": 3}
     assert reasons[1].startswith("bad_address: ")
     assert (reasons[2], reasons[3]) == ("no_address", "consent_unreadable")
+
+
+@pytest.mark.parametrize(("state", "after"), [("pending", {"sent": 300}), ("aborted", {"aborted": 300})])
+async def test_held_ones_are_decided_without_a_worker(tmp_path: Path, state: str, after: dict[str, int]) -> None:
+    """On a folder that no worker uses, a release or a discard is kept, and the next worker acts on it."""
+    mail = saying("held", "uncertain: x")
+    async with delivering(tmp_path, email=mail) as rig:
+        await rig.record(*(rig.send(number) for number in range(300)))
+        await rig.until(lambda: rig.states == {"held": 300})
+        await rig.close()
+        mail.answer = lambda request: Receipt(request.dispatch_id, "sent")
+        assert await change_held_offline(rig.engine, f"{5:032x}", state) == 1
+        assert await change_held_offline(rig.engine, "*", state) == 299
+        assert await change_held_offline(rig.engine, "*", state) == 0
+        await rig.open()
+        await rig.until(lambda: rig.delivery.idle)
+
+        assert rig.states == after
+
+
+async def test_a_full_disk_stops_the_agent(tmp_path: Path) -> None:
+    """When a provider says that the worker must stop, it does, and the dispatch is as it was recorded."""
+    mail = Steered()
+
+    def fail(request: Request) -> Receipt:
+        raise OutsideFailing("no space left")
+
+    mail.answer = fail
+    async with delivering(tmp_path, email=mail) as rig:
+        await rig.record(rig.send(1))
+        with pytest.raises(OutsideFailing, match="no space left"):
+            await rig.until(lambda: False)
+        assert rig.states == {"attempting": 1}
