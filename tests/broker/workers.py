@@ -38,6 +38,7 @@ PARTITIONS = 4
 WAIT_S_MAX = 60.0
 LOOK_S = 0.05
 STOP_S_MAX = 30
+PART = 50
 DISPATCH = re.compile(rb'^X-Headrace-Dispatch: ([0-9a-f]{32})$|"dispatch_id":"([0-9a-f]{32})"', re.MULTILINE)
 LOCAL_KEYS = (b"changelog\0", b"lease\0")
 
@@ -205,20 +206,24 @@ def arrivals(users: int) -> list[tuple[str, Event]]:
 
 
 def purchases(count: int, users: int, seed: int) -> list[tuple[str, Event]]:
-    """Users and their purchases, each with an id, none within hours of the edge of a window."""
+    """Users and their purchases, none within hours of the edge of a window.
+
+    They carry no ids: what is folded twice must count twice, or nobody would notice.
+    """
     dice, now_ms = random.Random(seed), SystemClock().now_ms()
     made = []
-    for number in range(count):
+    for _ in range(count):
         user = f"user-{dice.randrange(users)}"
         time_ms = now_ms - dice.randrange(1, 300) * DAY_MS + DAY_MS // 2
-        body = {"type": "purchase", "external_id": user, "time": format_time(time_ms), "id": f"{seed}-{number}"}
+        body = {"type": "purchase", "external_id": user, "time": format_time(time_ms)}
         made.append((user, {**body, "product_id": "cd", "currency": "USD", "price": dice.randrange(6_000) / 100}))
     return made
 
 
 def produce(site: Site, events: Iterable[tuple[str, Event]], **options: Any) -> None:
     """Send events with librdkafka; by default to the partition that Java's producer would choose."""
-    producer = Producer({"bootstrap.servers": site.broker.address, "partitioner": "murmur2_random", **options})
+    default = {"partitioner": "murmur2_random", "enable.idempotence": True}
+    producer = Producer({"bootstrap.servers": site.broker.address, **default, **options})
     failed: list[Any] = []
     for user, event in events:
         producer.produce(
@@ -230,6 +235,13 @@ def produce(site: Site, events: Iterable[tuple[str, Event]], **options: Any) -> 
         producer.poll(0)
     assert producer.flush(WAIT_S_MAX) == 0
     assert not failed
+
+
+async def produce_slowly(site: Site, events: list[tuple[str, Event]], seconds: float) -> None:
+    """Send events in small parts spread over so many seconds."""
+    for at in range(0, len(events), PART):
+        await asyncio.to_thread(produce, site, events[at : at + PART])
+        await asyncio.sleep(seconds * PART / len(events))
 
 
 def model_of(events: Iterable[tuple[str, Event]]) -> Driver:
