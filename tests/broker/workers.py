@@ -220,27 +220,33 @@ def purchases(count: int, users: int, seed: int) -> list[tuple[str, Event]]:
     return made
 
 
-def produce(site: Site, events: Iterable[tuple[str, Event]], **options: Any) -> None:
-    """Send events with librdkafka; by default to the partition that Java's producer would choose."""
+def producer_of(site: Site, **options: Any) -> Producer:
+    """librdkafka's producer; by default it sends to the partition that Java's would choose."""
     default = {"partitioner": "murmur2_random", "enable.idempotence": True}
-    producer = Producer({"bootstrap.servers": site.broker.address, **default, **options})
+    return Producer({"bootstrap.servers": site.broker.address, **default, **options})
+
+
+def produce(site: Site, events: Iterable[tuple[str, Event]], producer: Producer | None = None) -> None:
+    """Send events, and return when the broker has them."""
+    sender = producer or producer_of(site)
     failed: list[Any] = []
     for user, event in events:
-        producer.produce(
+        sender.produce(
             site.topic("events"),
             to_json(event),
             user.encode(),
             on_delivery=lambda error, _: failed.append(error) if error else None,
         )
-        producer.poll(0)
-    assert producer.flush(WAIT_S_MAX) == 0
+        sender.poll(0)
+    assert sender.flush(WAIT_S_MAX) == 0
     assert not failed
 
 
 async def produce_slowly(site: Site, events: list[tuple[str, Event]], seconds: float) -> None:
     """Send events in small parts spread over so many seconds."""
+    sender = producer_of(site)
     for at in range(0, len(events), PART):
-        await asyncio.to_thread(produce, site, events[at : at + PART])
+        await asyncio.to_thread(produce, site, events[at : at + PART], sender)
         await asyncio.sleep(seconds * PART / len(events))
 
 
