@@ -326,6 +326,7 @@ class _Session:
         if self._client is not None:
             self._client.close()
         if self._node is not None:
+            await self._node.log.stop()
             self._node.close()
 
 
