@@ -16,7 +16,7 @@ import pytest
 from config.workspace import DEMO_FOLDER
 from tests.agents.test_demo import export_rows, finish
 from tests.broker.kafka import Broker
-from tests.broker.workers import DISPATCH, ROOT, Site
+from tests.broker.workers import DISPATCH, ROOT, WAIT_S_MAX, Site
 from tests.oracle.cdnow import cdnow_path, read_purchases, read_workspace, summarize
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
@@ -36,9 +36,8 @@ def start_demo(site: Site, workers: int, packages: Path) -> subprocess.Popen[byt
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
     """The process ids of its supervised workers."""
-    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    children = [int(pid) for pid in path.read_text().split()] if path.exists() else []
-    return [pid for pid in children if b"--supervised" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, check=False)
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if b"--supervised" in line]
 
 
 async def run_and_kill(site: Site, workers: int, packages: Path, dice: random.Random) -> subprocess.Popen[bytes]:
@@ -51,7 +50,7 @@ async def run_and_kill(site: Site, workers: int, packages: Path, dice: random.Ra
             process.communicate()
             process = start_demo(site, workers, packages)
             continue
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WAIT_S_MAX):
             while not (found := workers_of(process)):
                 await asyncio.sleep(0.05)
         os.kill(dice.choice(found), signal.SIGKILL)
