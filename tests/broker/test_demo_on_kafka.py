@@ -28,7 +28,7 @@ SOME_LINES = 6_001
 
 def start_demo(site: Site, workers: int, packages: Path) -> subprocess.Popen[bytes]:
     """Start `demo --once` on the broker; a package in `packages` goes before the installed one."""
-    own = {"WORKERS": str(workers), "WORKSPACE": "", "OUTBOX": "", "EXPORTS": "", "PARTITIONS": "8"}
+    own = {"WORKERS": str(workers), "WORKSPACE": "", "OUTBOX": "", "EXPORTS": "", "PARTITIONS": ""}
     environment = site.environment("data", **own) | {"PYTHONPATH": str(packages)}
     command = [sys.executable, "app.py", "demo", "--once"]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -51,7 +51,7 @@ async def run_and_kill(site: Site, workers: int, packages: Path, dice: random.Ra
             process = start_demo(site, workers, packages)
             continue
         async with asyncio.timeout(WAIT_S_MAX):
-            while not (found := workers_of(process)):
+            while not (found := workers_of(process)):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         os.kill(dice.choice(found), signal.SIGKILL)
     return process

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from config.clock import SystemClock
 from config.settings import Settings, load_settings
 from config.workspace import DEMO_FOLDER, read_workspace
 from streams.codec import to_json
+from streams.events import JSONValue
 from streams.profiles.row import User, decode_row
 from streams.times import DAY_MS, format_time
 from tables.partition import UsersView
@@ -103,7 +105,7 @@ class Worker:
                 stderr=log,
             )
 
-    async def ask(self, command: str, **args: Any) -> Any:
+    async def ask(self, command: str, **args: Any) -> JSONValue:
         """One command's answer; raises OSError while it does not listen."""
         client = await ControlClient.connect(self.data)
         try:
@@ -161,7 +163,7 @@ async def opened(workers: Iterable[Worker], partitions: int = PARTITIONS) -> Non
     async with asyncio.timeout(WAIT_S_MAX):
         while True:
             held = [found["partitions"] if (found := await worker.progress()) else [] for worker in workers]
-            if all(held) and sorted(sum(held, [])) == list(range(partitions)):
+            if all(held) and sorted(chain.from_iterable(held)) == list(range(partitions)):
                 return
             await asyncio.sleep(LOOK_S)
 
@@ -174,7 +176,8 @@ async def settled(*workers: Worker, partitions: int = PARTITIONS) -> None:
             found = [await worker.progress() for worker in workers]
             answers = [answer for answer in found if answer]
             still = len(answers) == len(found) and all(each["idle"] and not each["behind"] for each in answers)
-            if still and sorted(sum((each["partitions"] for each in answers), [])) == list(range(partitions)):
+            held = chain.from_iterable(each["partitions"] for each in answers)
+            if still and sorted(held) == list(range(partitions)):
                 if found == last:
                     return
                 last = found
@@ -221,7 +224,7 @@ def purchases(count: int, users: int, seed: int) -> list[tuple[str, Event]]:
 
 
 def producer_of(site: Site, **options: Any) -> Producer:
-    """librdkafka's producer; by default it sends to the partition that Java's would choose."""
+    """A producer of librdkafka; by default it sends to the partition that Java's would choose."""
     default = {"partitioner": "murmur2_random", "enable.idempotence": True}
     return Producer({"bootstrap.servers": site.broker.address, **default, **options})
 

@@ -49,7 +49,7 @@ class Slow:
 async def eventually_idle(engine: Engine) -> None:
     """Wait until everything wanted is open and nothing is in flight."""
     async with asyncio.timeout(10):
-        while not engine.idle or any(engine.slices.lag().values()):
+        while not engine.idle or any(engine.slices.lag().values()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
