@@ -57,6 +57,8 @@ class Users:
         state = PartitionState(self._engine.store, partition)
         if state.position.next_offset == 0 and state.position.version < 0:
             state.position.version = self._workspaces.first_version
+        if state.position.version > self._workspaces.latest_version:  # its former owner knew a newer one
+            await self._workspaces.load()
         self.states[partition] = state
         self.folds[partition] = Fold(state, state.position, self._engine.settings.clock, self._workspaces.of)
         self._counted[partition] = _counts(state.position.totals)

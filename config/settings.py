@@ -30,7 +30,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """The settings of one process; every field is the variable `HEADRACE_<FIELD>`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
     app: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="Prefix of group and topics.")] = (
         "headrace"

@@ -1,7 +1,6 @@
 """The engine of one process: store, transport, slices and the Faust app they serve."""
 
 import asyncio
-import math
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -93,32 +92,42 @@ class Engine:
 
         What is held already stays open, once the transport has confirmed that it is still ours.
         """
+        self.slices.paused = True
         self._wanted = partitions
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._change())
 
     async def _change(self) -> None:
-        """Close and open partitions one by one until those held are those wanted.
+        """Close and open partitions one by one until those held are those wanted; then slices flow.
 
-        A slice that outlived the drain is waited for: it would be taken again, or write for a closed partition.
+        Not before all that was in flight has landed: the rewind would have it handled a second time. What is
+        wanted may change at every pause.
         """
         try:
-            await self.drain(math.inf)
-            while self._wanted is not None and self.held != self._wanted:
-                surplus = sorted(self.held - self._wanted)
-                if surplus:
-                    await self._close(surplus[0])
+            while self._wanted is not None:
+                wanted = self._wanted
+                if self.held - wanted:
+                    await self._close(min(self.held - wanted))
+                elif wanted - self.held:
+                    await self._open(min(wanted - self.held))
+                elif not self._landed:
+                    await asyncio.sleep(DRAIN_LOOK_S)
                 else:
-                    await self._open(min(self._wanted - self.held))
-            if self._wanted is not None:
-                for partition in sorted(self.held):
-                    await self.transport.confirm(partition)
-                self._flow()
+                    for partition in sorted(wanted):
+                        await self.transport.confirm(partition)
+                    if self._wanted == wanted:
+                        self._flow()
+                        return
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             self.fail(error)
             raise
+
+    @property
+    def _landed(self) -> bool:
+        """Whether no slice is being handled, or waits for it."""
+        return all(lanes.idle for lanes in self._lanes)
 
     def _flow(self) -> None:
         self.slices.rewind()
@@ -161,7 +170,7 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether nothing is in flight, and no partition is about to be opened or closed."""
-        return self.held == self._wanted and not self.slices.paused and all(lanes.idle for lanes in self._lanes)
+        return self.held == self._wanted and not self.slices.paused and self._landed
 
     def reader_of(self, topic: str) -> str:
         """The name of the agent that reads a topic."""
@@ -184,7 +193,7 @@ class Engine:
         """Stop taking slices and wait for those in flight; False when they did not finish in time."""
         self.slices.paused = True
         deadline = asyncio.get_running_loop().time() + timeout_s
-        while not all(lanes.idle for lanes in self._lanes):
+        while not self._landed:
             if asyncio.get_running_loop().time() > deadline:
                 return False
             await asyncio.sleep(DRAIN_LOOK_S)

@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 POM = HERE / "pom.xml"
 ADDRESS_VARIABLE = "HEADRACE_TEST_KAFKA"
 HEAP_MIB = 512
+TOOL_HEAP_MIB = 128
 RESOLVE_S_MAX = 300
 FORMAT_S_MAX = 60
 READY_S_MAX = 60
@@ -217,6 +218,11 @@ class Broker:
     def _tail(self) -> str:
         logs = (path for path in (self.folder / "console.log", self.log_path) if path.exists())
         return "\n".join(path.read_text(errors="replace")[-LOG_TAIL_CHARS:] for path in logs)
+
+
+def java_command(main: str, *arguments: str) -> list[str]:
+    """The command that runs one of Kafka's own tools. Raises BrokerUnavailableError without Java or the jars."""
+    return ["java", f"-Xmx{TOOL_HEAP_MIB}m", "-cp", f"{_jars()}/*", main, *arguments]
 
 
 def create_topics(address: str, partitions: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:

@@ -54,18 +54,21 @@ class MemberThread(stock.AIOKafkaConsumerThread):
             max_partition_fetch_bytes=FETCH_BYTES,
         )
 
-    async def publish(self, offsets: Mapping[TP, int]) -> None:
-        """Commit offsets to the group; a failure costs nothing but the view of lag tools."""
-        await self.call_thread(self._publish, offsets)
+    async def publish(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit offsets to the group; False when it did not take all of them, which costs lag tools their view."""
+        return bool(await self.call_thread(self._publish, offsets))
 
-    async def _publish(self, offsets: Mapping[TP, int]) -> None:
+    async def _publish(self, offsets: Mapping[TP, int]) -> bool:
         group = self._ensure_consumer()
         assigned = group.assignment()
-        ours = {tp: offset for tp, offset in offsets.items() if tp in assigned}
+        ours = {tp: OffsetAndMetadata(offset, "") for tp, offset in offsets.items() if tp in assigned}
         try:
-            await group.commit({tp: OffsetAndMetadata(offset, "") for tp, offset in ours.items()})
+            if ours:  # aiokafka takes no empty commit
+                await group.commit(ours)
         except (KafkaError, IllegalStateError) as error:
             _log.info("positions were not published", error=type(error).__name__)
+            return False
+        return len(ours) == len(offsets)
 
 
 class MemberConsumer(SliceConsumer, stock.Consumer):
@@ -92,7 +95,7 @@ class Driver(stock.Transport):
 
 
 async def publish_positions(engine: Served) -> None:
-    """Tell the group how far the agents are, once a second while that changes, for its lag tools.
+    """Tell the group how far the agents are, once a second until it knows, for its lag tools.
 
     Our own positions lie in the state; nothing of ours reads these.
     """
@@ -103,8 +106,8 @@ async def publish_positions(engine: Served) -> None:
         news = {place: offset for place, offset in watermarks.items() if published.get(place) != offset}
         if news and not engine.slices.paused:
             named = {_tp(engine.settings, place): offset for place, offset in news.items()}
-            await engine.app.consumer._thread.publish(named)
-            published = watermarks
+            if await engine.app.consumer._thread.publish(named):
+                published = watermarks
 
 
 def _tp(settings: Settings, place: Place) -> TopicPartition:

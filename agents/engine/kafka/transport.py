@@ -57,7 +57,9 @@ class KafkaTransport(KafkaLog):
         return asyncio.create_task(watched())
 
     async def stop(self) -> None:
-        """Disconnect."""
+        """Disconnect; a partition that could not be opened leaves its producer to us."""
+        for partition in sorted(self._producers):
+            await self._drop(partition)
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
@@ -69,40 +71,52 @@ class KafkaTransport(KafkaLog):
         name = f"{self._settings.app}-{partition}"
         producer = await start_producer(self._settings, all_topics(self._settings), name)
         self._producers[partition] = producer
+        self._compare_topics(partition)
         await restore(self._settings, self._store, partition, self._clock.now_ms())
+        self._compare_topics(partition)
         committer = self._committers[partition] = Committer(
             self._settings, partition, producer, self._store, self._pace
         )
         self._tasks[partition] = self._watch(committer.run())
         self._spread()
-        await self._check_topics(partition, committer)
+        await self._note_topics(partition, committer)
 
     def _spread(self) -> None:
         gap_s = max(GAP_S_MIN, len(self._committers) / TRANSACTIONS_PER_S_MAX)
         for committer in self._committers.values():
             committer.gap_s = gap_s
 
-    async def _check_topics(self, partition: int, committer: Committer) -> None:
-        """Positions mean nothing in another topic of the same name: stop, and say so."""
-        changelog = Changelog(self._store, partition)
-        known = changelog.topic_ids
-        for name, known_id in known.items():
+    def _compare_topics(self, partition: int) -> None:
+        """Positions mean nothing in another topic of the same name: stop, and say so.
+
+        Asked before the restore, too: it must not mix another changelog's changes into this folder's state.
+        """
+        for name, known_id in Changelog(self._store, partition).topic_ids.items():
             if self._topic_ids.get(name, known_id) != known_id:
                 raise BadState(
                     f"topic {name} is not the one that partition {partition} was built from (its id is "
                     f"{self._topic_ids[name]}, was {known_id}); restore it, or start anew with another HEADRACE_APP"
                 )
-        if set(self._topic_ids) - set(known):
+
+    async def _note_topics(self, partition: int, committer: Committer) -> None:
+        changelog = Changelog(self._store, partition)
+        if set(self._topic_ids) - set(changelog.topic_ids):
             batch = self.batch()
             changelog.stage_topic_ids(batch, self._topic_ids)
             await committer.commit(batch, ())
 
     async def close(self, partition: int) -> None:
         """Keep what was handed in, and let the next owner have the partition."""
-        committer = self._committers.pop(partition, None)
+        committer = self._committers.get(partition)
         if committer is not None:
             await committer.drained()
-            task = self._tasks.pop(partition)
+        await self._drop(partition)
+
+    async def _drop(self, partition: int) -> None:
+        """Stop committing; what is not committed is lost."""
+        self._committers.pop(partition, None)
+        task = self._tasks.pop(partition, None)
+        if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         producer = self._producers.pop(partition, None)
