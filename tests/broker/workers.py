@@ -307,4 +307,5 @@ def stored(data: Path) -> State:
 def exactly_once(site: Site, driver: Driver) -> None:
     """Hold the outbox to the model: each of its sends stands there once, and nothing else does."""
     assert driver.sends
-    assert Counter(site.attempted()) == Counter(send.dispatch_id for send in driver.sends)
+    found, wanted = Counter(site.attempted()), Counter(send.dispatch_id for send in driver.sends)
+    assert found == wanted, {"too many": found - wanted, "missing": wanted - found}
