@@ -21,7 +21,7 @@ JOBS: Final = ("J1", "J2")
 USERS: Final = ("zipf", "uniform")
 TRANSPORTS: Final = ("embedded", "kafka")
 RATES: Final = (1_000, 5_000)
-LATENCY_S: Final = 8
+LATENCY_S: Final = 6
 OPPONENT_SHARE: Final = 4
 
 Results = dict[str, Any]
@@ -33,8 +33,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", default=",".join(JOBS), help="J1 counts per user; J2 has 100 segments, 50 campaigns")
     parser.add_argument("--users", default=",".join(USERS), help=f"of {', '.join(USERS)}")
     parser.add_argument("--user-count", type=int, default=5_000)
-    parser.add_argument("--warm", type=int, default=20_000, help="events before those that are measured")
-    parser.add_argument("--events", type=int, default=60_000, help="events measured; the opponent gets a quarter")
+    parser.add_argument("--warm", type=int, default=15_000, help="events before those that are measured")
+    parser.add_argument("--events", type=int, default=40_000, help="events measured; the opponent gets a quarter")
     parser.add_argument("--rates", default=",".join(map(str, RATES)), help="events per second of the latency part")
     parser.add_argument("--transports", default=",".join(TRANSPORTS), help=f"of {', '.join(TRANSPORTS)}")
     parser.add_argument("--workers", default="1", help="numbers of worker processes on Kafka, such as 1,2")

@@ -7,17 +7,20 @@ Result = dict[str, Any]
 
 
 def ratios(job: str, subject: Result, opponent: Result, alone: Result) -> Result:
-    """How many times less time the subject needs: in total, and without rules and row codec.
+    """How many times less time the subject needs: in all by the wall and by processor, and beyond rules and codec.
 
-    The overhead of a side is what an event costs beyond the rules and one decode and encode of its row. J1 has
-    no overhead: there the opponent only counts, without rules and rows. A subject that keeps rows decoded may
-    cost less than what is taken off; then there is no ratio either.
+    The overhead of a side is the processor time that an event costs beyond the rules and one decode and encode of
+    its row; the broker's is counted for neither. J1 has no overhead: there the opponent only counts, without rules
+    and rows. A subject that keeps rows decoded may cost less than what is taken off; then there is no ratio either.
     """
-    result: Result = {"total": round(opponent["wall_us"] / subject["wall_us"], 1)}
+    result: Result = {
+        "total_wall": round(opponent["wall_us"] / subject["wall_us"], 1),
+        "total_cpu": round(opponent["cpu_us"] / subject["cpu_us"], 1),
+    }
     if job == "J1":
         return result
     shared = alone["rules"] + alone["codec"]
-    ours, theirs = subject["wall_us"] - shared, opponent["wall_us"] - shared
+    ours, theirs = subject["cpu_us"] - shared, opponent["cpu_us"] - shared
     return {
         **result,
         "overhead": round(theirs / ours, 1) if ours > 0 else None,
@@ -53,7 +56,7 @@ def _throughput(results: Result) -> Iterable[str]:
 
 def _ratios(results: Result) -> Iterable[str]:
     place = ("transport", "workers", "job", "users")
-    names = ("total", "overhead", "shared_us", "subject_overhead_us", "opponent_overhead_us")
+    names = ("total_wall", "total_cpu", "overhead", "shared_us", "subject_overhead_us", "opponent_overhead_us")
     rows = [
         (*(each[name] for name in place), *(each.get(name, "-") for name in names))
         for each in results.get("ratios", ())

@@ -61,7 +61,11 @@ async def test_a_stalled_system_shows_in_the_latency(tmp_path: Path, monkeypatch
 def test_ratios_take_off_what_both_sides_pay() -> None:
     """The overhead ratio leaves out rules and codec; it is absent for J1 and where the subject pays less."""
     alone = {"rules": 10.0, "codec": 10.0}
+    theirs = {"wall_us": 200, "cpu_us": 120}
 
-    assert report.ratios("J2", {"wall_us": 30}, {"wall_us": 120}, alone)["overhead"] == 10.0
-    assert report.ratios("J2", {"wall_us": 15}, {"wall_us": 120}, alone)["overhead"] is None
-    assert report.ratios("J1", {"wall_us": 30}, {"wall_us": 120}, alone) == {"total": 4.0}
+    def ours(cpu_us: float) -> dict[str, float]:
+        return {"wall_us": 100, "cpu_us": cpu_us}
+
+    assert report.ratios("J2", ours(30), theirs, alone)["overhead"] == 10.0
+    assert report.ratios("J2", ours(15), theirs, alone)["overhead"] is None
+    assert report.ratios("J1", ours(30), theirs, alone) == {"total_wall": 2.0, "total_cpu": 4.0}
