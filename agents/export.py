@@ -2,6 +2,7 @@
 
 import asyncio
 from bisect import bisect_right
+from contextlib import suppress
 from operator import itemgetter
 from typing import Final
 
@@ -10,6 +11,7 @@ from agents.engine.slices import Slice
 from channels.sinks.avro_files import AvroFiles
 from config import metrics
 from streams import topics
+from streams.errors import Revoked
 from streams.exports import Batch, event_type_of
 from streams.records import Record
 from tables.cursors import Cursors, read_cursors, stage_cursors
@@ -82,6 +84,12 @@ class Export:
         """The first record that no file holds."""
         return self._partitions[partition].cursors.next_offset
 
+    async def rest(self) -> None:
+        """Nothing is under way beside the slices."""
+
+    def go_on(self) -> None:
+        """Nothing rested."""
+
     async def handle(self, piece: Slice) -> None:
         """Keep a slice's records, and write each file that is full."""
         async with self._locks[piece.partition]:
@@ -128,7 +136,8 @@ class Export:
         while True:
             await asyncio.sleep(LOOK_S)
             for partition in sorted(self._partitions):
-                await self._write_due(partition)
+                with suppress(Revoked):
+                    await self._write_due(partition)
 
     async def _write_due(self, partition: int) -> None:
         """By the clock where all is read; a partition that is behind lives at the time of what it reads.

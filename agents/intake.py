@@ -32,6 +32,12 @@ class Intake:
         """The next offset, as last kept."""
         return read_position(self._engine.store, NAME, topic, partition)
 
+    async def rest(self) -> None:
+        """Nothing is under way beside the slices."""
+
+    def go_on(self) -> None:
+        """Nothing rested."""
+
     async def handle(self, piece: Slice) -> None:
         """Route a slice. Letters may be appended twice by a crash; dead letters and their count may not."""
         settings = self._engine.settings

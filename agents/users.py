@@ -81,6 +81,12 @@ class Users:
         """The offset in the partition's own committed state."""
         return UsersView(self._engine.store).position(partition).next_offset
 
+    async def rest(self) -> None:
+        """Nothing is under way beside the slices."""
+
+    def go_on(self) -> None:
+        """Nothing rested."""
+
     async def handle(self, piece: Slice) -> None:
         """Fold a slice and commit it."""
         began = perf_counter()

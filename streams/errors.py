@@ -38,6 +38,10 @@ class BadSetting(HeadraceError):
     """A setting or a command's argument that cannot be used; the text names it and the fix."""
 
 
+class Revoked(HeadraceError):
+    """A partition went to another worker, so what was handed in for it cannot be committed here any more."""
+
+
 class OutsideFailing(HeadraceError):
     """Something outside the process refuses for now."""
 

@@ -1,6 +1,7 @@
 """The delivery agent: opens and closes partitions, records sends, and carries each dispatch to its outcome."""
 
 import asyncio
+from contextlib import suppress
 from time import perf_counter
 from typing import Final
 
@@ -16,6 +17,7 @@ from agents.engine.slices import Slice
 from channels.channel import Provider, Receipt, Request
 from config import metrics
 from streams import topics
+from streams.errors import Revoked
 from streams.policy.retry import RETRIES_EXHAUSTED, retry_delay_s
 from streams.records import Output
 from streams.sends import Send, decode_send
@@ -78,6 +80,15 @@ class Delivery:
         writer = self._writers.pop(partition, None)
         if writer is not None:
             await writer.close()
+
+    async def rest(self) -> None:
+        """Begin no attempt, and let those under way end and be written, within the patience of a close."""
+        await asyncio.gather(*(pump.rest(CLOSE_S) for pump in self._pumps.values()))
+
+    def go_on(self) -> None:
+        """Attempt again."""
+        for pump in self._pumps.values():
+            pump.go_on()
 
     async def stop(self) -> None:
         """End the attempts of all partitions together, before the partitions are closed; then the providers."""
@@ -222,7 +233,8 @@ class Delivery:
                 for partition, table in list(self.dispatches.items()):
                     writer = self._writers.get(partition)
                     if writer is not None:
-                        await self._look(table, writer)
+                        with suppress(Revoked):
+                            await self._look(table, writer)
         except asyncio.CancelledError:
             raise
         except BaseException as error:

@@ -8,6 +8,7 @@ from typing import Final
 from agents.engine.pace import Pace
 from channels.channel import Limits
 from config import metrics
+from streams.errors import Revoked
 from tables.dispatches import LANES_MAX, Dispatch, Dispatches
 
 TAKEN_MAX: Final = 64
@@ -40,6 +41,7 @@ class Pump:
         self._lanes: Counter[str] = Counter()
         self._silent: dict[str, None] = {}
         self._wake = asyncio.Event()
+        self._resting = False
         self._pumping: asyncio.Task[None] | None = None
 
     def join(self, partition: int, table: Dispatches) -> None:
@@ -71,6 +73,17 @@ class Pump:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
+    async def rest(self, patience_s: float) -> None:
+        """Start nothing, and wait for what is under way, at most so long; it is not cut off."""
+        self._resting = True
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=patience_s)
+
+    def go_on(self) -> None:
+        """Start again what there is room for."""
+        self._resting = False
+        self.wake()
+
     def wake(self) -> None:
         """Look again: something has become pending."""
         self._wake.set()
@@ -94,7 +107,7 @@ class Pump:
             started = False
             for partition, table in list(self._tables.items()):
                 free = self._limits.in_flight - len(self._tasks)
-                if free <= 0:
+                if free <= 0 or self._resting:
                     return
                 if partition not in self._tables:
                     continue
@@ -123,6 +136,8 @@ class Pump:
         lane = dispatch.lane
         try:
             self._heard(lane, is_silent=await self._carry(partition, dispatch))
+        except Revoked:
+            return  # the partition's next owner settles what was under way
         except asyncio.CancelledError:
             raise
         except BaseException as error:

@@ -3,9 +3,11 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from agents.engine.engine import Engine
+from streams.errors import Revoked
 from streams.records import Output
 from tables.dispatches import Dispatches
 from tables.store import Batch
@@ -66,7 +68,8 @@ class Writer:
     async def close(self) -> None:
         """Write what waits, then stop."""
         if not self._task.done():
-            await self.change(lambda batch, outputs: None)
+            with suppress(Revoked):
+                await self.change(lambda batch, outputs: None)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 

@@ -31,5 +31,11 @@ class Agent(Protocol):
     def position(self, topic: str, partition: int) -> int:
         """The offset from which the agent's stored state continues a topic of an open partition."""
 
+    async def rest(self) -> None:
+        """Begin nothing new beside the slices, and give what is under way a moment to end."""
+
+    def go_on(self) -> None:
+        """The rest is over."""
+
     async def handle(self, piece: Slice) -> None:
         """Process and commit one slice."""

@@ -33,6 +33,15 @@ class EmbeddedTransport:
     async def close(self, partition: int) -> None:
         """Nothing to give up."""
 
+    async def suspend(self) -> None:
+        """Nothing waits: a commit is one write."""
+
+    def abandon(self, partition: int) -> None:
+        """Nobody else can have it."""
+
+    def resume(self) -> None:
+        """Nothing was held back."""
+
     async def confirm(self, partition: int) -> None:
         """Always ours, while the folder is locked."""
 

@@ -16,7 +16,7 @@ from agents.engine.slices import Slices
 from agents.engine.transport import Transport
 from config.clock import Clock
 from config.settings import Settings
-from streams.errors import OutsideFailing
+from streams.errors import OutsideFailing, Revoked
 from streams.records import Place
 from tables.store import Store
 
@@ -107,12 +107,14 @@ class Engine:
             while self._wanted is not None:
                 wanted = self._wanted
                 if self.held - wanted:
+                    self.transport.abandon(min(self.held - wanted))
                     await self._close(min(self.held - wanted))
                 elif wanted - self.held:
                     await self._open(min(wanted - self.held))
                 elif not self._landed:
                     await asyncio.sleep(DRAIN_LOOK_S)
                 else:
+                    self.transport.resume()
                     for partition in sorted(wanted):
                         await self.transport.confirm(partition)
                     if self._wanted == wanted:
@@ -132,6 +134,8 @@ class Engine:
     def _flow(self) -> None:
         self.slices.rewind()
         self.transport.follow(self.slices.positions)
+        for agent in self.agents:
+            agent.go_on()
         self.slices.paused = False
         self._opened.set()
         self.transport.wake()
@@ -155,12 +159,14 @@ class Engine:
     async def release(self) -> None:
         """Partitions may go to others: stop taking slices, and finish those in flight within the budget.
 
-        One that does not finish is fenced by its next owner, and its commit then ends this process.
+        What does not finish is not committed here any more where the partition goes to another worker.
         """
         self._wanted = None
         await self.drain(DRAIN_S_MAX)
+        await asyncio.gather(*(agent.rest() for agent in self.agents))
         if self._opening is not None:
             await self._opening
+        await self.transport.suspend()
 
     async def watch_faust(self) -> None:
         """Raise what made Faust give up: it would stay silent otherwise."""
@@ -185,6 +191,8 @@ class Engine:
 
     def fail(self, error: BaseException) -> None:
         """Something must not go on: whoever waits for `failure` ends the process."""
+        if isinstance(error, Revoked):
+            return  # its next owner goes on from the last commit
         self.slices.paused = True
         if self.failure is not None and not self.failure.done():
             self.failure.set_result(error)
@@ -202,6 +210,7 @@ class Engine:
     async def stop(self, timeout_s: float = 5.0) -> bool:
         """Finish what is in flight, then stop everything; False when something had to be cut off."""
         self._wanted = None
+        self.transport.resume()
         drained = await self.drain(timeout_s)
         for lanes in self._lanes:
             await lanes.close()

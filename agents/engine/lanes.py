@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from agents.engine.pace import Pace
 from agents.engine.slices import Slice
+from streams.errors import Revoked
 from streams.records import Place
 
 
@@ -38,7 +40,8 @@ class Lanes:
             while True:
                 piece = await queue.get()
                 await self._pace.breathe()
-                await self._handle(piece)
+                with suppress(Revoked):  # whoever has the partition now handles the slice again
+                    await self._handle(piece)
                 self._given -= 1
         except asyncio.CancelledError:
             raise

@@ -41,7 +41,16 @@ class Transport(Log, Protocol):
         """Own a partition: fence whoever owned it before, and bring the store to its last commit."""
 
     async def close(self, partition: int) -> None:
-        """Give a partition up."""
+        """Give a partition up, in good order: what was handed in is kept."""
+
+    async def suspend(self) -> None:
+        """Keep what was handed in, then hold back further commits: partitions may be about to go elsewhere."""
+
+    def abandon(self, partition: int) -> None:
+        """The partition is somebody else's now: commits that wait, and any to come, raise Revoked."""
+
+    def resume(self) -> None:
+        """Let commits go on."""
 
     async def confirm(self, partition: int) -> None:
         """Return if an open partition is surely still ours: call before acting on the world outside.

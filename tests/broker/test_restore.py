@@ -34,7 +34,7 @@ from tests.broker.workers import (
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
-EXIT_ASKED_WRONGLY = 2
+EXIT_FAILED = 1
 
 
 async def run_over(site: Site, data: str = "data") -> State:
@@ -76,7 +76,7 @@ async def refusal(site: Site, data: str = "data") -> str:
     """What a worker says that ends at once because it was asked wrongly."""
     async with crew() as workers:
         workers.append(Worker(site, data))
-        assert await workers[0].ended() == EXIT_ASKED_WRONGLY, workers[0].errors()
+        assert await workers[0].ended() == EXIT_FAILED, workers[0].errors()
         return workers[0].errors().splitlines()[-1]
 
 

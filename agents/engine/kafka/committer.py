@@ -12,6 +12,7 @@ from agents.engine.kafka.topics import CHANGELOG, topic_name
 from agents.engine.pace import Pace
 from config import metrics
 from config.settings import Settings
+from streams.errors import Revoked
 from streams.records import Output, Place
 from tables.changelog import Changelog
 from tables.store import Batch, Change, Store
@@ -49,11 +50,17 @@ class Committer:
         self._records = 0
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
+        self._allowed = asyncio.Event()
+        self._allowed.set()
+        self._transacting = asyncio.Lock()
+        self._is_lost = False
         self._began = self._ended = perf_counter() - GAP_S_MIN
         self.gap_s = GAP_S_MIN
 
     async def commit(self, batch: Batch, outputs: Sequence[Output]) -> None:
-        """Hand in, and wait until it is kept."""
+        """Hand in, and wait until it is kept. Raises Revoked when the partition has gone elsewhere."""
+        if self._is_lost:
+            raise Revoked(f"partition {self._partition} belongs to another worker now")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._hand_in(_Work(batch, outputs, done))
         self._wake.set()
@@ -73,8 +80,27 @@ class Committer:
 
     async def drained(self) -> None:
         """Wait until everything handed in is kept."""
-        if self._queue:
+        if self._queue and not self._is_lost:
             await self.commit(self._store.batch(recording=True), ())
+
+    async def suspend(self) -> None:
+        """Keep what was handed in; what comes after that waits for `resume`."""
+        await self.drained()
+        self._allowed.clear()
+        async with self._transacting:  # one that was under way has ended
+            pass
+
+    def resume(self) -> None:
+        """Go on."""
+        self._allowed.set()
+
+    def abandon(self) -> None:
+        """Fail what waits: our transactions would be refused, and that ends a process."""
+        self._is_lost = True
+        works, self._queue = self._queue, []
+        for work in works:
+            if work.done is not None and not work.done.done():
+                work.done.set_exception(Revoked(f"partition {self._partition} belongs to another worker now"))
 
     def _hand_in(self, work: _Work) -> None:
         self._queue.append(work)
@@ -87,11 +113,13 @@ class Committer:
         while True:
             await self._wake.wait()
             await self._pause()
+            await self._allowed.wait()
             self._wake.clear()
             self._full.clear()
             works, self._queue, self._records = self._queue, [], 0
             if works:
-                await self._transact(works)
+                async with self._transacting:
+                    await self._transact(works)
                 for work in works:
                     if work.done is not None and not work.done.done():
                         work.done.set_result(None)

@@ -123,6 +123,20 @@ class KafkaTransport(KafkaLog):
         if producer is not None:
             await producer.stop()
 
+    async def suspend(self) -> None:
+        """All partitions at once, since each waits for a round trip."""
+        await asyncio.gather(*(committer.suspend() for committer in self._committers.values()))
+
+    def abandon(self, partition: int) -> None:
+        """See `Committer.abandon`."""
+        if partition in self._committers:
+            self._committers[partition].abandon()
+
+    def resume(self) -> None:
+        """Let commits go on."""
+        for committer in self._committers.values():
+            committer.resume()
+
     async def confirm(self, partition: int) -> None:
         """See `Committer.confirm`."""
         await self._committers[partition].confirm()

@@ -38,6 +38,12 @@ class SlowToOpen:
     def position(self, topic: str, partition: int) -> int:
         return 0
 
+    async def rest(self) -> None:
+        return None
+
+    def go_on(self) -> None:
+        return None
+
     async def handle(self, piece: Slice) -> None:
         assert len(self.open_ones) == PARTITIONS
         self.seen.update((piece.partition, record.offset) for record in piece.records)

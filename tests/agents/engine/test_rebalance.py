@@ -39,6 +39,12 @@ class Slow:
     def position(self, topic: str, partition: int) -> int:
         return 0
 
+    async def rest(self) -> None:
+        return None
+
+    def go_on(self) -> None:
+        return None
+
     async def handle(self, piece: Slice) -> None:
         self.begun.set()
         await self.gate.wait()
