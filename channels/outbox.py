@@ -41,7 +41,10 @@ class Outbox:
             raise OutsideFailing(f"{self.path}: {error.strerror}") from error
 
     async def attempt(self, requests: list[Request]) -> list[Receipt]:
-        """Append the requests and sync the file; all are sent then."""
+        """Append the requests and sync the file; all are sent then.
+
+        Not those that another worker has appended since our last write: it took over while we stood still.
+        """
         return await self._write(requests, check=False)
 
     async def settle(self, requests: list[Request]) -> list[Receipt]:
@@ -57,9 +60,11 @@ class Outbox:
         try:
             with self.path.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                if file.seek(0, os.SEEK_END) != self._size:  # somebody else has written, perhaps not to the end
+                is_ours = file.seek(0, os.SEEK_END) == self._size
+                if not is_ours:  # somebody else has written, perhaps not to the end
                     _cut_torn_tail(file, is_mbox=self._channel == "email")
-                held = self._dispatch_ids(file) if check else set()
+                since = 0 if check else max(0, self._size)
+                held = self._dispatch_ids(file, since) if check or not is_ours else set()
                 missing = [request for request in requests if request.dispatch_id not in held]
                 file.write(b"".join(_entry(request, is_mbox=self._channel == "email") for request in missing))
                 file.flush()
@@ -68,12 +73,12 @@ class Outbox:
         except OSError as error:
             raise OutsideFailing(f"{self.path}: {error.strerror}; free the disk, then start again") from error
 
-    def _dispatch_ids(self, file: BinaryIO) -> set[str]:
-        """Every dispatch id in the file."""
-        if not file.tell():
+    def _dispatch_ids(self, file: BinaryIO, since: int) -> set[str]:
+        """Every dispatch id in the file from there on; an entry begins there."""
+        if file.tell() <= since:
             return set()
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return {found.group(1).decode() for found in _DISPATCH[self._channel].finditer(content)}
+            return {found.group(1).decode() for found in _DISPATCH[self._channel].finditer(content, since)}
 
 
 def _entry(request: Request, *, is_mbox: bool) -> bytes:
