@@ -1,14 +1,18 @@
 """`python -m tests.broker.planned_worker STEP…`: a worker that is hit at a step of `crashes`, else as app.py's.
 
-`fail:N` raises an error of a handler instead of the fold's Nth letter.
+`fail:N` raises an error of a handler instead of the fold's Nth letter; `freeze:STEP` stops the process at the step,
+as SIGSTOP does, and lets it go on there when it is woken.
 """
 
+import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from streams.fold import Fold
+from tests.agents import crashes
 from tests.agents.crashes import kill_at, replace
 
 
@@ -24,14 +28,31 @@ def fail_at(number: int) -> None:
     replace(Fold, "apply", counted)
 
 
+def freeze_at(step: str) -> None:
+    """Arrange that the process stops once, at a step."""
+    stops = [signal.SIGSTOP]
+
+    def stop() -> None:
+        if stops:
+            os.kill(os.getpid(), stops.pop())
+
+    replace(crashes, "die", stop)
+    kill_at(step)
+
+
 def _refuse() -> NoReturn:
     raise ArithmeticError("planted: the handler does not know how to go on")
 
 
 if __name__ == "__main__":
     for step in sys.argv[1:]:
-        kind, _, number = step.partition(":")
-        fail_at(int(number)) if kind == "fail" else kill_at(step)
+        kind, _, rest = step.partition(":")
+        if kind == "fail":
+            fail_at(int(rest))
+        elif kind == "freeze":
+            freeze_at(rest)
+        else:
+            kill_at(step)
     app = Path(__file__).parents[2] / "app.py"
     sys.argv = [str(app), "worker"]
     runpy.run_path(str(app), run_name="__main__")
