@@ -8,12 +8,16 @@ import os
 import runpy
 import signal
 import sys
+import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from streams.fold import Fold
 from tests.agents import crashes
 from tests.agents.crashes import kill_at, replace
+
+STOPPING_S: Final = 0.5
+"""A process of several threads does not stop at once: until then this one must not go on."""
 
 
 def fail_at(number: int) -> None:
@@ -35,6 +39,7 @@ def freeze_at(step: str) -> None:
     def stop() -> None:
         if stops:
             os.kill(os.getpid(), stops.pop())
+            time.sleep(STOPPING_S)
 
     replace(crashes, "die", stop)
     kill_at(step)
