@@ -50,7 +50,10 @@ class Outbox:
             raise OutsideFailing(f"{self.path}: {error.strerror}") from error
 
     async def attempt(self, request: Request) -> Receipt:
-        """Append the request, with those that come meanwhile, and sync the file; it is sent then."""
+        """Append the request, with those that come meanwhile, and sync the file; it is sent then.
+
+        Not if another worker has appended it since our last write: it took over while we stood still.
+        """
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
         self._waiting.append(request)
@@ -78,9 +81,11 @@ class Outbox:
         try:
             with self.path.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                if file.seek(0, os.SEEK_END) != self._size:  # somebody else has written, perhaps not to the end
+                is_ours = file.seek(0, os.SEEK_END) == self._size
+                if not is_ours:  # somebody else has written, perhaps not to the end
                     _cut_torn_tail(file, is_mbox=self._channel == "email")
-                held = self._dispatch_ids(file) if check else set()
+                since = 0 if check else max(0, self._size)
+                held = self._dispatch_ids(file, since) if check or not is_ours else set()
                 missing = [request for request in requests if request.dispatch_id not in held]
                 file.write(b"".join(_entry(request, is_mbox=self._channel == "email") for request in missing))
                 file.flush()
@@ -89,12 +94,12 @@ class Outbox:
         except OSError as error:
             raise OutsideFailing(f"{self.path}: {error.strerror}; free the disk, then start again") from error
 
-    def _dispatch_ids(self, file: BinaryIO) -> set[str]:
-        """Every dispatch id in the file."""
-        if not file.tell():
+    def _dispatch_ids(self, file: BinaryIO, since: int) -> set[str]:
+        """Every dispatch id in the file from there on; an entry begins there."""
+        if file.tell() <= since:
             return set()
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return {found.group(1).decode() for found in _DISPATCH[self._channel].finditer(content)}
+            return {found.group(1).decode() for found in _DISPATCH[self._channel].finditer(content, since)}
 
 
 def _entry(request: Request, *, is_mbox: bool) -> bytes:

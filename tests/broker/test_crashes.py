@@ -126,7 +126,7 @@ def position_in(folder: Path) -> int:
 async def test_a_refused_batch_ends_the_worker_and_commits_nothing(broker: Broker, tmp_path: Path, topic: str) -> None:
     """When a topic stops taking our batches, not even the other topics' half of a slice becomes visible."""
     site = Site(broker, tmp_path, more=STATIC)
-    first, second = [*arrivals(200), *purchases(300, 100, seed=13)], purchases(500, 200, seed=14)
+    first, second = [*arrivals(100), *purchases(300, 100, seed=13)], purchases(500, 100, seed=14)
     await ensure_topics(site.settings("data"))
     async with crew() as workers:
         workers.append(Worker(site, "data"))

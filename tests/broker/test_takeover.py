@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,27 @@ async def test_a_worker_frozen_for_two_sessions_changes_nothing_when_it_wakes(br
     assert await remembered(site) == modelled(model)
     exactly_once(site, model)
     exported_once(site, model)
+
+
+async def test_a_worker_frozen_before_an_attempt_does_not_repeat_its_heirs(broker: Broker, tmp_path: Path) -> None:
+    """Woken between its last look and its attempt, when another has settled that dispatch, it appends nothing."""
+    site = Site(broker, tmp_path, more=(("SESSION_S", str(SESSION_S)),))
+    events = purchases(600, 100, seed=23)  # without addresses: webhooks alone, so that no lock of a file is held
+    await ensure_topics(site.settings("one"))
+    async with crew() as workers:
+        frozen = Worker(site, "one", "freeze:append:1:before")
+        workers.append(frozen)
+        await opened([frozen])
+        produce(site, events)
+        heir = Worker(site, "two")
+        workers.append(heir)
+        await opened([heir])
+        await settled(heir)
+        frozen.signal(signal.SIGCONT)
+        await frozen.ended()
+        await settled(heir)
+        await heir.stop()
+
+    hooks = [send.dispatch_id for send in model_of(events).sends if send.channel == "webhook"]
+    assert hooks
+    assert Counter(site.attempted()) == Counter(hooks)
