@@ -156,6 +156,11 @@ class Dispatches:
 
     # ---- taking
 
+    def is_next(self, dispatch: Dispatch) -> bool:
+        """Whether nothing of its lane waits before a new dispatch; sets its lane."""
+        dispatch.lane = self._lane_of(dispatch)
+        return dispatch.lane not in self._lanes.get(dispatch.channel, {})
+
     def take(self, channel: str, room: Callable[[str], int], limit: int) -> list[Dispatch]:
         """Pending dispatches of a channel to attempt next, lane by lane, at most `room(lane)` of each.
 

@@ -139,6 +139,7 @@ class Delivery:
     async def _record(self, piece: Slice, part: list[tuple[Dispatch, str]], next_offset: int) -> None:
         """Keep dispatches that are not known yet, and the position behind them, in one commit."""
         table = self.dispatches[piece.partition]
+        started: list[Dispatch] = []
 
         def stage(batch: Batch, outputs: list[Output]) -> None:
             known = table.known([dispatch.dispatch_id for dispatch, _ in part])
@@ -148,26 +149,39 @@ class Delivery:
                     continue
                 known.add(dispatch.dispatch_id)
                 dispatch.updated_ms, dispatch.reason = self._time_of(dispatch), refusal
-                table.move(batch, dispatch, "aborted" if refusal else "pending", now_ms)
                 if refusal:
+                    table.move(batch, dispatch, "aborted", now_ms)
                     outputs.append(outcome_of(piece.partition, dispatch, "aborted"))
+                elif table.is_next(dispatch) and self._pumps[dispatch.channel].reserve(dispatch):
+                    self._attempting(batch, table, dispatch)
+                    started.append(dispatch)
+                else:
+                    table.move(batch, dispatch, "pending", now_ms)
             stage_position(batch, NAME, piece.topic, piece.partition, next_offset)
 
-        await self._writers[piece.partition].change(stage)
+        try:
+            await self._writers[piece.partition].change(stage, durable=True)
+        except Revoked:
+            for dispatch in started:
+                self._pumps[dispatch.channel].give_back(dispatch)
+            raise
+        for dispatch in started:
+            self._pumps[dispatch.channel].use(piece.partition, dispatch)
 
     # ---- attempting
+
+    def _attempting(self, batch: Batch, table: Dispatches, dispatch: Dispatch) -> None:
+        dispatch.attempts += 1
+        dispatch.provider = self._providers[dispatch.channel].name
+        table.move(batch, dispatch, "attempting", self._engine.clock.now_ms())
 
     async def _carry(self, partition: int, dispatch: Dispatch) -> bool:
         """One attempt, from its record to its outcome; True if the other side was silent."""
         provider = self._providers[dispatch.channel]
         table, writer = self.dispatches[partition], self._writers[partition]
 
-        def begin(batch: Batch, outputs: list[Output]) -> None:
-            dispatch.attempts += 1
-            dispatch.provider = provider.name
-            table.move(batch, dispatch, "attempting", self._engine.clock.now_ms())
-
-        await writer.change(begin, durable=True)
+        if dispatch.state != "attempting":  # else it was recorded so, there being room
+            await writer.change(lambda batch, outputs: self._attempting(batch, table, dispatch), durable=True)
         async with self._at_once[dispatch.channel]:
             await self._engine.transport.confirm(partition)
             await self._engine.pace.breathe()

@@ -42,6 +42,7 @@ class Pump:
         self._silent: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._resting = False
+        self._reserved = 0
         self._pumping: asyncio.Task[None] | None = None
 
     def join(self, partition: int, table: Dispatches) -> None:
@@ -106,7 +107,7 @@ class Pump:
         while started:
             started = False
             for partition, table in list(self._tables.items()):
-                free = self._limits.in_flight - len(self._tasks)
+                free = self._limits.in_flight - len(self._tasks) - self._reserved
                 if free <= 0 or self._resting:
                     return
                 if partition not in self._tables:
@@ -116,12 +117,35 @@ class Pump:
                     started = True
                 await self._pace.breathe()
 
+    def reserve(self, dispatch: Dispatch) -> bool:
+        """Keep a place for a dispatch that is not recorded yet, if one is free and nothing of its host waits."""
+        if self._resting or len(self._tasks) + self._reserved >= self._limits.in_flight:
+            return False
+        if self._room(dispatch.lane) <= 0:
+            return False
+        self._reserved += 1
+        self._lanes[dispatch.lane] += 1
+        return True
+
+    def use(self, partition: int, dispatch: Dispatch) -> None:
+        """Carry a dispatch whose place was kept, and which is recorded as attempting now."""
+        self._reserved -= 1
+        self._begin(partition, dispatch)
+
+    def give_back(self, dispatch: Dispatch) -> None:
+        """The place is not needed after all."""
+        self._reserved -= 1
+        self._leave(dispatch.lane)
+
     def _room(self, lane: str) -> int:
         allowed = SILENT_PER_HOST if lane in self._silent else self._limits.per_host
         return allowed - self._lanes[lane]
 
     def _start(self, partition: int, dispatch: Dispatch) -> None:
         self._lanes[dispatch.lane] += 1
+        self._begin(partition, dispatch)
+
+    def _begin(self, partition: int, dispatch: Dispatch) -> None:
         task = asyncio.create_task(self._one(partition, dispatch))
         self._tasks[task] = partition
         task.add_done_callback(self._ended)
@@ -144,9 +168,12 @@ class Pump:
             self._fail(error)
             raise
         finally:
-            self._lanes[lane] -= 1
-            if self._lanes[lane] <= 0:
-                del self._lanes[lane]
+            self._leave(lane)
+
+    def _leave(self, lane: str) -> None:
+        self._lanes[lane] -= 1
+        if self._lanes[lane] <= 0:
+            del self._lanes[lane]
 
     def _heard(self, lane: str, *, is_silent: bool) -> None:
         if not is_silent:

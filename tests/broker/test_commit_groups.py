@@ -11,6 +11,7 @@ import pytest
 from agents.engine.kafka.clients import start_producer
 from agents.engine.kafka.committer import Committer
 from agents.engine.kafka.restore import restore
+from agents.engine.kafka.rhythm import Rhythm
 from agents.engine.kafka.topics import all_topics, ensure_topics
 from agents.engine.pace import Pace
 from config.clock import SystemClock
@@ -39,7 +40,7 @@ async def test_batches_of_a_group_keep_their_order(broker: Broker, tmp_path: Pat
     dice, wanted = random.Random(seed), dict[bytes, bytes]()
     store, other = Store(tmp_path / "store"), Store(tmp_path / "other")
     producer = await start_producer(settings, all_topics(settings), f"{settings.app}-{PARTITION}")
-    committer = Committer(settings, PARTITION, producer, store, Pace())
+    committer = Committer(settings, PARTITION, producer, store, Pace(), Rhythm())
     running = asyncio.create_task(committer.run())
     waiting = []
     for number in range(BATCHES):

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from aiokafka import AIOKafkaProducer
 
 from agents.engine.kafka.batches import Row, Sent, send
+from agents.engine.kafka.rhythm import Rhythm
 from agents.engine.kafka.topics import CHANGELOG, topic_name
 from agents.engine.pace import Pace
 from config import metrics
@@ -17,8 +18,6 @@ from streams.records import Output, Place
 from tables.changelog import Changelog
 from tables.store import Batch, Change, Store
 
-GAP_S_MIN: Final = 0.05
-TRANSACTIONS_PER_S_MAX: Final = 160
 FULL_RECORDS: Final = 500
 LATER_S: Final = 0.5
 LEASE_S: Final = 2.0
@@ -37,12 +36,13 @@ class Committer:
     """Owns the partition's transactional id. After any error nobody knows what was kept: the process must end."""
 
     def __init__(
-        self, settings: Settings, partition: int, producer: AIOKafkaProducer, store: Store, pace: Pace
+        self, settings: Settings, partition: int, producer: AIOKafkaProducer, store: Store, pace: Pace, rhythm: Rhythm
     ) -> None:
         """`producer` is started and transactional, and the store is at the partition's last commit."""
         self._settings = settings
         self._partition = partition
         self._pace = pace
+        self._rhythm = rhythm
         self._producer = producer
         self._store = store
         self._changelog = Changelog(store, partition)
@@ -54,8 +54,7 @@ class Committer:
         self._allowed.set()
         self._transacting = asyncio.Lock()
         self._is_lost = False
-        self._began = self._ended = perf_counter() - GAP_S_MIN
-        self.gap_s = GAP_S_MIN
+        self._ended = -LEASE_S
 
     async def commit(self, batch: Batch, outputs: Sequence[Output]) -> None:
         """Hand in, and wait until it is kept. Raises Revoked when the partition has gone elsewhere."""
@@ -126,7 +125,7 @@ class Committer:
 
     async def _pause(self) -> None:
         """Leave a gap between commits, in which slices grow, unless much waits already."""
-        left = self._began + self.gap_s - perf_counter()
+        left = self._rhythm.wait_s(self._partition)
         if left > 0:
             try:
                 async with asyncio.timeout(left):
@@ -135,7 +134,8 @@ class Committer:
                 pass
 
     async def _transact(self, works: list[_Work]) -> None:
-        self._began = perf_counter()
+        began = perf_counter()
+        self._rhythm.begin(self._partition)
         outputs = [output for work in works for output in work.outputs]
         changes = [change for work in works for change in work.batch.changes]
         batch = works[0].batch
@@ -148,7 +148,7 @@ class Committer:
                 metrics.CHANGELOG_BYTES.inc(logged.size)
         self._store.write(batch)
         self._ended = perf_counter()
-        metrics.COMMIT_SECONDS.observe(self._ended - self._began)
+        metrics.COMMIT_SECONDS.observe(self._ended - began)
 
     async def _produce(self, outputs: list[Output], changes: list[Change]) -> Sent:
         groups: dict[Place, list[Row]] = {}

@@ -7,10 +7,11 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 
 from agents.engine.kafka.clients import start_producer
-from agents.engine.kafka.committer import GAP_S_MIN, TRANSACTIONS_PER_S_MAX, Committer
+from agents.engine.kafka.committer import Committer
 from agents.engine.kafka.feeds import Feeds
 from agents.engine.kafka.log import KafkaLog
 from agents.engine.kafka.restore import restore
+from agents.engine.kafka.rhythm import Rhythm
 from agents.engine.kafka.topics import all_topics
 from agents.engine.pace import Pace
 from config.clock import Clock
@@ -32,6 +33,7 @@ class KafkaTransport(KafkaLog):
         self._store = store
         self._clock = clock
         self._on_failure = on_failure
+        self._rhythm = Rhythm()
         self._committers: dict[int, Committer] = {}
         self._producers: dict[int, AIOKafkaProducer] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -75,16 +77,10 @@ class KafkaTransport(KafkaLog):
         await restore(self._settings, self._store, partition, self._clock.now_ms())
         self._compare_topics(partition)
         committer = self._committers[partition] = Committer(
-            self._settings, partition, producer, self._store, self._pace
+            self._settings, partition, producer, self._store, self._pace, self._rhythm
         )
         self._tasks[partition] = self._watch(committer.run())
-        self._spread()
         await self._note_topics(partition, committer)
-
-    def _spread(self) -> None:
-        gap_s = max(GAP_S_MIN, len(self._committers) / TRANSACTIONS_PER_S_MAX)
-        for committer in self._committers.values():
-            committer.gap_s = gap_s
 
     def _compare_topics(self, partition: int) -> None:
         """Positions mean nothing in another topic of the same name: stop, and say so.
@@ -119,6 +115,7 @@ class KafkaTransport(KafkaLog):
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        self._rhythm.forget(partition)
         producer = self._producers.pop(partition, None)
         if producer is not None:
             await producer.stop()
