@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
@@ -42,11 +43,12 @@ async def test_positions_that_the_group_refused_are_told_again(monkeypatch: pyte
 @pytest.mark.broker
 async def test_a_member_publishes_only_what_it_is_assigned(broker: Broker) -> None:
     """Positions of partitions that have just gone to others are left out, also when nothing else is left."""
-    create_topics(broker.address, {"published": 2})
-    group = AIOKafkaConsumer(bootstrap_servers=broker.address, group_id="published", enable_auto_commit=False)
+    name = f"published-{uuid.uuid4().hex}"
+    create_topics(broker.address, {name: 2})
+    group = AIOKafkaConsumer(bootstrap_servers=broker.address, group_id=name, enable_auto_commit=False)
     await group.start()
     thread = cast("membership.MemberThread", SimpleNamespace(_ensure_consumer=lambda: group))
-    mine, other = TopicPartition("published", 0), TopicPartition("published", 1)
+    mine, other = TopicPartition(name, 0), TopicPartition(name, 1)
     try:
         assert not await membership.MemberThread._publish(thread, {mine: 1})
         group.assign([mine])
