@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -23,6 +24,7 @@ TRANSPORTS: Final = ("embedded", "kafka")
 RATES: Final = (1_000, 5_000)
 LATENCY_S: Final = 6
 OPPONENT_SHARE: Final = 4
+WARM_EVENTS: Final = 120_000
 
 Results = dict[str, Any]
 
@@ -49,6 +51,9 @@ class Run:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
+        self._stack = ExitStack()
+        self._broker: Broker | None = None
+        self._has_no_broker = False
         self._plan = subject.Plan(
             "drain",
             user_count=arguments.user_count,
@@ -74,19 +79,38 @@ class Run:
                 yield transport, workers
 
     def _subject(self, transport: str, workers: int, plan: subject.Plan) -> Results | None:
-        """The product's result, labelled; on Kafka with a broker of its own, None where none can be had."""
+        """The product's result, labelled; None on Kafka where no broker can be had."""
         _say(f"{plan.mode} {plan.job} {plan.users}: headrace on {transport}, {workers} worker(s)")
         label: Results = {"side": "headrace", "transport": transport, "workers": workers}
         if transport == "embedded":
             return {**label, **run_child("tests.bench.subject", plan)}
-        with TemporaryDirectory(prefix="headrace-bench-") as folder:
+        address = self._broker_address()
+        if address is None:
+            return None
+        plan = msgspec.structs.replace(plan, broker=f"kafka://{address}", workers=workers)
+        return {**label, **run_child("tests.bench.on_kafka", plan)}
+
+    def _broker_address(self) -> str | None:
+        """The one broker of this run, warmed up when it is first asked for; None where none can be had.
+
+        A Java program that has just started is several times slower than it will be.
+        """
+        if self._broker is None and not self._has_no_broker:
+            broker = Broker.from_environment(Path(self._stack.enter_context(TemporaryDirectory(prefix="bench-"))))
             try:
-                with Broker.from_environment(Path(folder)) as broker:
-                    plan = msgspec.structs.replace(plan, broker=f"kafka://{broker.address}", workers=workers)
-                    return {**label, **run_child("tests.bench.on_kafka", plan)}
+                self._broker = self._stack.enter_context(broker)
             except BrokerUnavailableError as missing:
                 _say(f"not on Kafka: {missing}")
+                self._has_no_broker = True
                 return None
+            _say("warming the broker up")
+            plan = msgspec.structs.replace(self._plan, broker=f"kafka://{broker.address}", events=WARM_EVENTS)
+            run_child("tests.bench.on_kafka", plan)
+        return None if self._broker is None else self._broker.address
+
+    def close(self) -> None:
+        """Stop the broker."""
+        self._stack.close()
 
     def throughput(self) -> None:
         """Subjects and opponent, job by job, one after the other so that all meet the same machine."""
@@ -113,12 +137,11 @@ class Run:
             return None
         _say(f"throughput {plan.job} {plan.users}: stock Faust")
         share = msgspec.structs.replace(plan, events=plan.events // OPPONENT_SHARE)
-        try:
-            with TemporaryDirectory(prefix="headrace-bench-") as folder:
-                return opponent.measure(share, Path(folder))
-        except BrokerUnavailableError as missing:
-            _say(f"no opponent: {missing}")
+        address = self._broker_address()
+        if address is None:
             return None
+        with TemporaryDirectory(prefix="headrace-bench-") as folder:
+            return opponent.measure(share, address, Path(folder))
 
     def _stages(self, cell: Results) -> Results:
         """The stages of a job, measured once."""
@@ -169,9 +192,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     began = time.perf_counter()
     run = Run(arguments)
-    for part in PARTS:
-        if part in parts:
-            getattr(run, part)()
+    try:
+        for part in PARTS:
+            if part in parts:
+                getattr(run, part)()
+    finally:
+        run.close()
     run.results["seconds"] = round(time.perf_counter() - began)
     print(report.readable(run.results))
     if arguments.out is not None:

@@ -6,6 +6,7 @@ Run as `python -m tests.bench.on_kafka '<JSON of subject.Plan>'`; `broker` names
 import asyncio
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ class _Door:
 
     def __init__(self, app: str, address: str) -> None:
         self._topic = f"{app}.{topics.EVENTS.name}"
-        self._producer = Producer({"bootstrap.servers": address, "linger.ms": 1, "acks": "all", "log_level": 2})
+        self._producer = Producer({"bootstrap.servers": address, "linger.ms": 5, "acks": "all", "log_level": 2})
 
     def send(self, entry: Entry) -> None:
         """Hand one event to the client, which sends it soon."""
@@ -62,7 +63,7 @@ class Site:
 
     def __init__(self, plan: Plan, folder: Path, workspace: Path) -> None:
         """Start it; with several workers the first process supervises them."""
-        self.app = "bench"
+        self.app = f"bench-{secrets.token_hex(4)}"  # a broker of somebody else's may have run others
         self.data = folder / "data"
         own = {
             "APP": self.app,
@@ -212,7 +213,7 @@ def _watch_changes(app: str, plan: Plan, stamps: Stamps, stop: threading.Event) 
     consumer = Consumer(
         {
             "bootstrap.servers": _address(plan.broker),
-            "group.id": "bench",
+            "group.id": f"{app}-watch",
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 5,
             "log_level": 2,

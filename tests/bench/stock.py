@@ -29,7 +29,6 @@ from streams.users import decide_event
 from streams.workspace import compile_workspace
 from tests.bench.workload import definitions
 
-APP: Final = "stock"
 EVENTS: Final = "events"
 OUTPUTS: Final = (topics.CURRENTS.name, topics.SEGMENT_CHANGES.name, topics.SENDS["log"].name)
 
@@ -37,12 +36,18 @@ OUTPUTS: Final = (topics.CURRENTS.name, topics.SEGMENT_CHANGES.name, topics.SEND
 class Plan(msgspec.Struct, frozen=True):
     """What the process does, where its broker is and where its files go; sizes are counts of events."""
 
+    app: str
     broker: str
     data: str
     job: str = "J2"
     warm: int = 10_000
     events: int = 20_000
     partitions: int = 8
+
+
+def topic_name(app: str, topic: str) -> str:
+    """The topic of a run of its own, since others may have run on the same broker."""
+    return f"{app}.{topic}"
 
 
 class Progress:
@@ -81,7 +86,7 @@ class Progress:
 def build(plan: Plan) -> faust.App:
     """The app, with Faust's own RocksDB store, Cython and uvloop, and settings for throughput."""
     app = faust.App(
-        APP,
+        plan.app,
         broker=plan.broker,
         store="rocksdb://",
         datadir=plan.data,
@@ -106,7 +111,7 @@ def build(plan: Plan) -> faust.App:
 
 
 def _count_per_user(app: faust.App, plan: Plan, progress: Progress) -> None:
-    events = app.topic(EVENTS, key_type=str, key_serializer="raw", value_serializer="json")
+    events = app.topic(topic_name(plan.app, EVENTS), key_type=str, key_serializer="raw", value_serializer="json")
     counts = app.Table("counts", default=int, partitions=plan.partitions, key_type=str, options={"driver": "rocksdict"})
 
     @app.agent(events)
@@ -119,8 +124,8 @@ def _count_per_user(app: faust.App, plan: Plan, progress: Progress) -> None:
 def _decide(app: faust.App, plan: Plan, progress: Progress) -> None:
     workspace = compile_workspace(read_definitions(definitions(plan.job)), 0)
     raw: dict[str, Any] = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
-    events = app.topic(EVENTS, **raw)
-    outputs = {name: app.topic(name, **raw) for name in OUTPUTS}
+    events = app.topic(topic_name(plan.app, EVENTS), **raw)
+    outputs = {name: app.topic(topic_name(plan.app, name), **raw) for name in OUTPUTS}
     rows = app.Table(
         "users", partitions=plan.partitions, key_type=bytes, value_type=bytes, options={"driver": "rocksdict"}
     )
@@ -133,7 +138,7 @@ def _decide(app: faust.App, plan: Plan, progress: Progress) -> None:
             routed = read_record(message.key, event.value, now_ms).routed[0]
             stored = rows.get(message.key)
             row = new_user(now_ms) if stored is None else decode_row(stored)
-            cause = Cause(APP, message.partition, message.offset, routed.item)
+            cause = Cause(plan.app, message.partition, message.offset, routed.item)
             now_ms = max(now_ms, row.now_ms)
             effects = decide_event(row, routed.user, routed.event, cause, now_ms, workspace, is_new=stored is None)
             rows[message.key] = encode_row(row)
