@@ -1,5 +1,6 @@
 """Definitions: every version of the workspace, from the definitions topic into memory."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
@@ -28,6 +29,7 @@ from streams.workspace import Workspace, compile_workspace
 
 PARTITION: Final = 0
 LOOK_RECORDS: Final = 100
+FOLLOW_S: Final = 0.25
 _NOTHING: Final = Definitions([], [])
 _Definition = TypeVar("_Definition", SegmentDefinition, CampaignDefinition)
 
@@ -40,7 +42,7 @@ class Workspaces:
         self._compiled = {-1: compile_workspace(_NOTHING, -1)}
         self._definitions: dict[int, Definitions] = {}
         self._next_offset = 0
-        self.latest_version = -1
+        self.latest_version = self._told = -1
         self.on_change: Callable[[], Awaitable[None]] | None = None
 
     async def load(self) -> None:
@@ -53,6 +55,23 @@ class Workspaces:
                 self._definitions[record.offset] = decode_definitions(record.value)
                 self.latest_version = max(self.latest_version, record.offset)
             self._next_offset = records[-1].offset + 1 if records else end
+
+    async def follow(self) -> None:
+        """Hear what other processes append, such as a pause, for as long as this one lives."""
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            await self.reload()
+
+    async def reload(self) -> None:
+        """Look for newer versions now, and go over to the newest."""
+        await self.load()
+        await self._tell()
+
+    async def _tell(self) -> None:
+        """Have the partitions of this process go over to the newest version, once for each."""
+        if self._told != self.latest_version and self.on_change is not None:
+            self._told = self.latest_version
+            await self.on_change()
 
     @property
     def first_version(self) -> int:
@@ -123,6 +142,7 @@ class Workspaces:
 
     async def pause(self, campaign: str, *, paused: bool) -> None:
         """Pause or resume a campaign, or `*` for all. Raises BadDefinition for an unknown name."""
+        await self.load()
         if campaign != ALL_CAMPAIGNS and campaign not in self.latest.campaigns:
             known = ", ".join(self.latest.campaigns) or "none"
             raise BadDefinition(f"no campaign {campaign!r}; campaigns are {known}")
@@ -137,9 +157,7 @@ class Workspaces:
 
     async def _append(self, definitions: Definitions) -> None:
         await self._transport.append([Output(topics.DEFINITIONS.name, PARTITION, None, to_json(definitions))])
-        await self.load()
-        if self.on_change is not None:
-            await self.on_change()
+        await self.reload()
 
 
 def _names(definitions: list[_Definition]) -> dict[str, _Definition]:

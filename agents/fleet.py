@@ -144,7 +144,10 @@ class Fleet:
         """A command's answer, merged from the workers that it concerns."""
         merge = MERGES[command]
         if merge is _any_one:
-            return await self._ask_any(command, args)
+            answer = await self._ask_any(command, args)
+            if command in CHANGING:
+                await self.ask("reload", {})  # else the other workers would hear of it a moment later
+            return answer
         answers, errors = [], []
         for worker in self._workers:
             try:
@@ -259,6 +262,7 @@ def _order(row: JSONValue) -> JSONValue:
     return row if isinstance(row, int) else row.get("partition", 0)
 
 
+CHANGING: Final = ("apply", "pause")
 MERGES: Final = {
     "user": _first,
     "explain": _first,
@@ -271,6 +275,7 @@ MERGES: Final = {
     "lag": _sum,
     "progress": _sum,
     "flush": _sum,
+    "reload": _sum,
     "release": _sum,
     "discard": _sum,
     "tail": _any_one,

@@ -114,6 +114,7 @@ class Node:
             from agents.engine.kafka.membership import publish_positions  # noqa: PLC0415  # only where it is used
 
             self._watch(partial(publish_positions, self.engine))
+            self._watch(self.workspaces.follow)
         versions = (VERSION, python_version(), faust.__version__)
         metrics.BUILD_INFO.labels(*versions).set(1)
         set_up_interpreter()
@@ -308,6 +309,14 @@ def _progress(node: Node) -> JSONValue:
     return run
 
 
+def _reload(node: Node) -> JSONValue:
+    async def run(args: dict[str, Any]) -> int:
+        await node.workspaces.reload()
+        return node.workspaces.latest_version
+
+    return run
+
+
 def _flush(node: Node) -> JSONValue:
     async def run(args: dict[str, Any]) -> int:
         await node.export.flush()
@@ -338,6 +347,7 @@ COMMANDS: Final = {
     "apply": _apply,
     "progress": _progress,
     "flush": _flush,
+    "reload": _reload,
     "pause": _pause,
     "release": _held("release", "pending"),
     "discard": _held("discard", "aborted"),

@@ -108,3 +108,6 @@ async def _check(admin: Any, settings: Settings, names: list[str]) -> None:
             kinds = {entry[_NAME]: entry[_VALUE] for entry in entries}
             if kinds.get("message.timestamp.type") != "LogAppendTime":
                 raise BadSetting(f"topic {name}: set message.timestamp.type=LogAppendTime; time is the log's own here")
+            wanted = all_topics(settings)[name]["cleanup.policy"]
+            if kinds.get("cleanup.policy") != wanted:
+                raise BadSetting(f"topic {name}: set cleanup.policy={wanted}; else it forgets what must be kept")
