@@ -146,7 +146,7 @@ async def result(ask: Ask, seconds: float) -> dict[str, Any]:
 
 
 def summary(settings: Settings, line: dict[str, Any], first: list[dict[str, Any]]) -> str:
-    """What happened, for people: the demo's line, its first dispatches, and where things lie."""
+    """What happened, for people: the demo's line, some dispatches, and where things lie."""
     exports = line["export"]
     out = [
         "",
@@ -162,7 +162,7 @@ def summary(settings: Settings, line: dict[str, Any], first: list[dict[str, Any]
         f"{'campaign':<16}{'sends':>10}",
         *(f"{name:<16}{count:>10,}" for name, count in line["sends"].items()),
         "",
-        "first dispatches:",
+        "some dispatches:",
         *(
             f"  {each['decided'][:10]}  {each['campaign']} to user {each['user']}: {each['state']}"
             for each in first[:3]

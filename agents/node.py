@@ -48,7 +48,10 @@ QUIET_LOOK_S: Final = 0.02
 
 
 class Node:
-    """A worker on the embedded log. Everything is wired by `open`, and runs between `start` and `stop`."""
+    """A worker, on the embedded log or on Kafka. `wire` registers its agents; they run from `start` to `stop`.
+
+    Without `wire` it is the opened folder, for commands where nothing runs.
+    """
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         """Open the folder and wire the parts. Raises BadSetting or OutsideFailing."""

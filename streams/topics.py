@@ -4,9 +4,6 @@ from typing import Final
 
 import msgspec
 
-PARTITIONS_DEFAULT: Final = 8
-PARTITIONS_MAX: Final = 1024
-
 
 class Topic(msgspec.Struct, frozen=True):
     """One topic of the catalogue; the full name is `<app>.<name>`.
