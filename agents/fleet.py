@@ -146,7 +146,8 @@ class Fleet:
         if merge is _any_one:
             answer = await self._ask_any(command, args)
             if command in CHANGING:
-                await self.ask("reload", {})  # else the other workers would hear of it a moment later
+                with suppress(OSError, HeadraceError):  # one that is starting reads it then, the others follow anyway
+                    await self.ask("reload", {})
             return answer
         answers, errors = [], []
         for worker in self._workers:
