@@ -28,6 +28,7 @@ from streams.events import JSONValue
 from tests.bench.child import ROOT
 from tests.bench.subject import PROBE_EVERY, Plan, Result, Stamps, latencies, probe, throughput
 from tests.bench.workload import Entry, Stream, definitions, with_probe, write_workspace
+from tests.processes import children_of, stat_of
 
 LOOK_S: Final = 0.05
 TURN_S: Final = 0.001
@@ -127,19 +128,13 @@ class Site:
         """Processor seconds of all its processes so far."""
         ticks = 0
         for pid in self._pids():
-            fields = _stat(pid)
+            fields = stat_of(pid)
             ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def _pids(self) -> list[int]:
         """Our process and its children."""
-        everyone = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-        children = []
-        for pid in everyone:
-            with suppress(OSError):
-                if int(_stat(pid)[1]) == self._process.pid:
-                    children.append(pid)
-        return [self._process.pid, *children]
+        return [self._process.pid, *children_of(self._process.pid)]
 
     def stop(self) -> None:
         """End it in good order."""
@@ -149,11 +144,6 @@ class Site:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-def _stat(pid: int) -> list[str]:
-    """What the kernel tells of a process, from its state on: state, parent and so forth."""
-    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
 
 
 async def _drain(site: Site, door: _Door, stream: Stream, plan: Plan) -> Result:

@@ -18,6 +18,7 @@ from tests.agents.test_demo import export_rows, finish
 from tests.broker.kafka import Broker
 from tests.broker.workers import DISPATCH, ROOT, WAIT_S_MAX, Site
 from tests.oracle.cdnow import cdnow_path, read_purchases, read_workspace, summarize
+from tests.processes import children_of
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(600)]
 
@@ -36,8 +37,7 @@ def start_demo(site: Site, workers: int, packages: Path) -> subprocess.Popen[byt
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
     """The process ids of its supervised workers."""
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, check=False)
-    return [int(line.split()[0]) for line in listed.stdout.splitlines() if b"--supervised" in line]
+    return [pid for pid, command in children_of(process.pid).items() if "--supervised" in command]
 
 
 async def run_and_kill(site: Site, workers: int, packages: Path, dice: random.Random) -> subprocess.Popen[bytes]:
@@ -51,7 +51,8 @@ async def run_and_kill(site: Site, workers: int, packages: Path, dice: random.Ra
             process = start_demo(site, workers, packages)
             continue
         async with asyncio.timeout(WAIT_S_MAX):
-            while not (found := workers_of(process)):  # noqa: ASYNC110
+            while not (found := workers_of(process)):
+                assert process.poll() is None, process.communicate()
                 await asyncio.sleep(0.05)
         os.kill(dice.choice(found), signal.SIGKILL)
     return process
