@@ -16,6 +16,7 @@ from fastavro import parse_schema, reader
 from fastavro.schema import SchemaParseException
 from fastavro.write import Writer
 
+from channels.avro_rows import RowWriter
 from streams.errors import BadState, OutsideFailing
 from streams.exports import EVENT_TYPE, SCHEMAS, decode_row, object_name
 from streams.times import SECOND_MS
@@ -29,8 +30,8 @@ PIECE_ROWS: Final = 40
 _ASIDE: Final = ".tmp"
 # What fastavro makes of a header that is none, or none of ours; msgspec's errors are ValueErrors.
 _FOREIGN: Final = (ValueError, LookupError, TypeError, RecursionError, SchemaParseException)
-_BLOCK_BYTES_NEVER: Final = 2**40  # only our own count of rows ends a block
 _PARSED: Final = {event_type: parse_schema(schema) for event_type, schema in SCHEMAS.items()}
+_ROWS: Final = {event_type: RowWriter(schema) for event_type, schema in SCHEMAS.items()}
 
 Values: TypeAlias = Sequence[tuple[int, bytes]]
 Breathe: TypeAlias = Callable[[], Awaitable[None]]
@@ -179,21 +180,31 @@ async def _encode(values: Values, event_type: str, name: str, marks: _Marks, bre
         content,
         _PARSED[event_type],
         codec="deflate",
-        sync_interval=_BLOCK_BYTES_NEVER,
         metadata={key: str(value) for key, value in msgspec.to_builtins(marks).items()},
         sync_marker=blake2b(name.encode(), digest_size=16).digest(),
     )
     before = -1
+    block = _Block()
     for start in range(0, len(values), PIECE_ROWS):
         await breathe()
-        before = _write_piece(writer, values[start : start + PIECE_ROWS], event_type, before)
-        if (start + PIECE_ROWS) % BLOCK_ROWS == 0 or start + PIECE_ROWS >= len(values):
-            await asyncio.to_thread(writer.dump)
+        before = _write_piece(block, values[start : start + PIECE_ROWS], event_type, before)
+        if block.num_records >= BLOCK_ROWS or start + PIECE_ROWS >= len(values):
+            await asyncio.to_thread(writer.write_block, block)
+            block = _Block()
     return content
 
 
-def _write_piece(writer: Writer, values: Values, event_type: str, before: int) -> int:
+class _Block:
+    """Rows of one block, by the names that fastavro's `write_block` reads."""
+
+    def __init__(self) -> None:
+        self.bytes_ = BytesIO()
+        self.num_records = 0
+
+
+def _write_piece(block: _Block, values: Values, event_type: str, before: int) -> int:
     """Encode a few records that lie behind an offset; returns the last one's."""
+    write = _ROWS[event_type].write
     for offset, value in values:
         fields = decode_row(value)
         if offset <= before or fields[EVENT_TYPE] != event_type:
@@ -202,9 +213,10 @@ def _write_piece(writer: Writer, values: Values, event_type: str, before: int) -
             )
         before = offset
         try:
-            writer.write(fields)
+            write(block.bytes_, fields)
         except (TypeError, ValueError, OverflowError) as error:
             raise BadState(f"offset {offset} does not fit the schema of {event_type}: {error}") from error
+    block.num_records += len(values)
     return before
 
 
