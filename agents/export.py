@@ -92,31 +92,32 @@ class Export:
 
     async def handle(self, piece: Slice) -> None:
         """Keep a slice's records, and write each file that is full."""
+        pace = self._engine.pace
         async with self._locks[piece.partition]:
             held = self._partitions[piece.partition]
             for record in piece.records:
-                await self._engine.pace.breathe()
-                if record.offset >= held.read_to:
-                    await self._take(piece.partition, held, record)
+                if pace.spent:
+                    await pace.rest()
+                if record.offset >= held.read_to and self._take(piece.partition, held, record):
+                    await self._write(piece.partition, event_type_of(record.headers, record.value))
             held.read_to = max(held.read_to, piece.next_offset)
         await self._shrink()
         metrics.RECORDS_READ.labels(NAME).inc(len(piece.records))
         self._engine.slices.finish(piece)
 
-    async def _take(self, partition: int, held: _Partition, record: Record) -> None:
-        """Keep one record, unless a file holds it; write what is due by the record's own time."""
+    def _take(self, partition: int, held: _Partition, record: Record) -> bool:
+        """Keep one record, unless a file holds it; returns whether its file is due by the record's own time."""
         event_type = event_type_of(record.headers, record.value)
         held.read_to, held.time_ms = record.offset + 1, record.append_ms
         if record.offset <= held.cursors.last.get(event_type, -1):
-            return
+            return False
         pending = held.pending.get(event_type)
         if pending is None:
             batch = Batch.of(event_type, partition, record.offset, record.append_ms, len(record.value))
             pending = held.pending[event_type] = _Pending(batch, record.value)
         else:
             pending.keep(record)
-        if pending.batch.is_due(record.append_ms):
-            await self._write(partition, event_type)
+        return pending.batch.is_due(record.append_ms)
 
     async def _shrink(self) -> None:
         """Write the largest files to be while too much waits; the lane that brought it waits for that."""

@@ -40,16 +40,17 @@ class Intake:
 
     async def handle(self, piece: Slice) -> None:
         """Route a slice. Letters may be appended twice by a crash; dead letters and their count may not."""
-        settings = self._engine.settings
+        settings, pace = self._engine.settings, self._engine.pace
         topic_id = self._engine.transport.topic_id(piece.topic)
         outputs: list[Output] = []
         for record in piece.records:
             outputs += route(record, topic_id, piece.partition, settings.partitions, settings.clock)
-            await self._engine.pace.breathe()
+            if pace.spent:
+                await pace.rest()
         refused = [output for output in outputs if output.topic == topics.DEAD_LETTERS.name]
         transport = self._engine.transport
         batch = transport.batch()
-        await self._engine.pace.rest()
+        await pace.rest()
         stage_position(batch, NAME, piece.topic, piece.partition, piece.next_offset)
         if refused:
             stage_refused(batch, piece.partition, read_refused(self._engine.store, piece.partition) + len(refused))

@@ -1,5 +1,6 @@
 """The users agent: folds each mailbox partition; the only writer of user rows."""
 
+from collections import Counter
 from time import perf_counter
 from typing import Final
 
@@ -37,6 +38,22 @@ _EVENT_TYPES: Final = {
 def _counts(totals: Totals) -> dict[str, int]:
     """The totals that metrics follow, as they stand."""
     return {name: getattr(totals, name) for name in (*_EVENT_TYPES, "duplicates", "refused", "timers")}
+
+
+def _count_effects(effects: list[Effect]) -> None:
+    """Let the metrics follow effects, each metric told once."""
+    changes, sends, refused = Counter[str](), Counter[str](), Counter[str]()
+    for effect in effects:
+        if isinstance(effect, SegmentChange):
+            changes["enter" if effect.entered else "leave"] += 1
+        elif isinstance(effect, Send):
+            sends[effect.channel] += 1
+        elif isinstance(effect, Refused):
+            refused[effect.reason] += 1
+    told = ((metrics.SEGMENT_CHANGES, changes), (metrics.SENDS_DECIDED, sends), (metrics.DEAD_LETTERS, refused))
+    for metric, counts in told:
+        for label, count in counts.items():
+            metric.labels(label).inc(count)
 
 
 class Users:
@@ -90,8 +107,11 @@ class Users:
     async def handle(self, piece: Slice) -> None:
         """Fold a slice and commit it."""
         began = perf_counter()
-        for record in piece.records:
-            await self._apply(piece.partition, record)
+        at = 0
+        while at < len(piece.records):
+            at = self._fold(piece.partition, piece.records, at)
+            if at < len(piece.records):
+                await self._relieve(piece.partition, piece.records[at])
         await self._commit(piece.partition)
         metrics.RECORDS_READ.labels(NAME).inc(len(piece.records))
         age_ms = self._engine.clock.now_ms() - piece.records[0].append_ms
@@ -99,34 +119,48 @@ class Users:
         metrics.SLICE_SECONDS.labels(NAME).observe(perf_counter() - began)
         self._engine.slices.finish(piece)
 
-    async def _apply(self, partition: int, record: Record) -> None:
-        """Fire what is due by the record's time, then apply it; a long run of either is committed in parts.
+    def _fold(self, partition: int, records: list[Record], at: int) -> int:
+        """Apply records from index `at` on until something needs an await; returns the index that comes next.
 
-        A part is safe at any point: each timer moves the clock to its own due time, and the record is
-        not counted as applied before it is.
+        Before each, what is due by its time fires. A stop is safe at any point, between timers too: each
+        moves the clock to its own due time, and the record is not counted as applied before it is.
         """
+        fold, pace = self.folds[partition], self._engine.pace
+        latest_ms = self._engine.clock.now_ms() + AHEAD_MAX_MS
+        for index in range(at, len(records)):
+            record = records[index]
+            if record.append_ms > latest_ms:
+                raise BadState(
+                    f"mailbox[{partition}] offset {record.offset} was appended at {record.append_ms} ms, more than a "
+                    "minute ahead of this machine's clock; set the clock right, then start again"
+                )
+            letter = decode_letter(record.value)
+            if isinstance(letter, Switch) and letter.version > self._workspaces.latest_version:
+                return index
+            now_ms = fold.time_of(letter, record.append_ms)
+            while fold.fire_next(now_ms):
+                if pace.spent or self._is_full(partition):
+                    return index
+            fold.apply(record.key or b"", record.value, letter, now_ms)
+            fold.position.next_offset = record.offset + 1
+            if pace.spent or self._is_full(partition):
+                return index + 1
+        return len(records)
+
+    def _is_full(self, partition: int) -> bool:
+        """Whether a batch of what is not committed yet is as large as the loop can write at once."""
         fold = self.folds[partition]
-        if record.append_ms > self._engine.clock.now_ms() + AHEAD_MAX_MS:
-            raise BadState(
-                f"mailbox[{partition}] offset {record.offset} was appended at {record.append_ms} ms, more than a "
-                "minute ahead of this machine's clock; set the clock right, then start again"
-            )
-        letter = decode_letter(record.value)
+        if len(fold.effects) >= EFFECTS_MAX or self.states[partition].changed >= ROWS_MAX:
+            return True
+        return fold.position.totals.refused - self._counted[partition]["refused"] >= REFUSED_MAX
+
+    async def _relieve(self, partition: int, coming: Record) -> None:
+        """Commit what fills a batch, load a workspace that the coming record needs, and let others work."""
+        if self._is_full(partition):
+            await self._commit(partition)
+        letter = decode_letter(coming.value)
         if isinstance(letter, Switch) and letter.version > self._workspaces.latest_version:
             await self._workspaces.load()
-        now_ms = fold.time_of(letter, record.append_ms)
-        while fold.fire_next(now_ms):
-            await self._relieve(partition)
-        fold.apply(record.key or b"", record.value, letter, now_ms)
-        fold.position.next_offset = record.offset + 1
-        await self._relieve(partition)
-
-    async def _relieve(self, partition: int) -> None:
-        """Let others work, and commit before a batch outgrows what the loop can write at once."""
-        fold = self.folds[partition]
-        refused = fold.position.totals.refused - self._counted[partition]["refused"]
-        if len(fold.effects) >= EFFECTS_MAX or self.states[partition].changed >= ROWS_MAX or refused >= REFUSED_MAX:
-            await self._commit(partition)
         await self._engine.pace.breathe()
 
     async def _commit(self, partition: int) -> None:
@@ -148,13 +182,7 @@ class Users:
 
     def _measure(self, partition: int, effects: list[Effect]) -> None:
         """Count what a commit has made true, so that a crashed attempt counts nothing."""
-        for effect in effects:
-            if isinstance(effect, SegmentChange):
-                metrics.SEGMENT_CHANGES.labels("enter" if effect.entered else "leave").inc()
-            elif isinstance(effect, Send):
-                metrics.SENDS_DECIDED.labels(effect.channel).inc()
-            elif isinstance(effect, Refused):
-                metrics.DEAD_LETTERS.labels(effect.reason).inc()
+        _count_effects(effects)
         totals, counted = self.folds[partition].position.totals, self._counted[partition]
         for name, kind in _EVENT_TYPES.items():
             metrics.EVENTS_APPLIED.labels(kind).inc(getattr(totals, name) - counted.get(name, 0))

@@ -7,7 +7,6 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from streams.codec import to_json
 from streams.effects import CurrentsRecord
 from streams.errors import BadState
 from streams.events import JSONValue
@@ -27,6 +26,7 @@ EVENT_TYPE: Final = "event_type"
 
 ID: Final = "id"
 
+_encode: Final = msgspec.json.Encoder(decimal_format="number").encode  # a record's fields have an order already
 _decode: Final = msgspec.json.Decoder(dict[str, JSONValue]).decode
 _NAMESPACE: Final = "dataexport.S3.inner"
 _APP: Final = re.compile(r"[A-Za-z0-9._-]+")
@@ -116,11 +116,11 @@ def topic_value(record: CurrentsRecord) -> bytes:
     """The JSON of a record in the currents topic: one flat object, its keys those of the schema and `event_type`.
 
     >>> topic_value(CurrentsRecord("users.behaviors.Purchase", 1_999, {"id": "x"}))
-    b'{"event_type":"users.behaviors.Purchase","id":"x","time":1}'
+    b'{"id":"x","time":1,"event_type":"users.behaviors.Purchase"}'
     """
     value = row(record.fields, record.time_ms)
     value[EVENT_TYPE] = record.event_type
-    return to_json(value)
+    return _encode(value)
 
 
 def topic_headers(record: CurrentsRecord) -> Headers:

@@ -56,10 +56,15 @@ def _parse(text: str) -> datetime:
     raise ValueError(f"{text!r} is not a time; write ISO 8601, such as 2026-01-31T12:00:00Z")
 
 
-@lru_cache(_FORMATTED_MAX)
 def format_time(time_ms: int) -> str:
-    """ISO 8601 with milliseconds and Z; years 1 to 9999. Recent ones are remembered: decisions share times."""
-    return (_EPOCH_UTC + timedelta(milliseconds=time_ms)).isoformat(timespec="milliseconds") + "Z"
+    """ISO 8601 with milliseconds and Z; years 1 to 9999. Recent seconds are remembered: decisions share them."""
+    second, rest_ms = divmod(time_ms, SECOND_MS)
+    return f"{_second_text(second)}.{rest_ms:03d}Z"
+
+
+@lru_cache(_FORMATTED_MAX)
+def _second_text(second: int) -> str:
+    return (_EPOCH_UTC + timedelta(seconds=second)).isoformat(timespec="seconds")
 
 
 def hour_of(time_ms: int) -> str:

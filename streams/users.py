@@ -25,6 +25,7 @@ from streams.profiles.apply import (
 from streams.profiles.row import User
 from streams.segments.filter import earliest
 from streams.segments.membership import affected, next_change, update_memberships
+from streams.times import HOUR_MS
 from streams.workspace import Workspace
 
 Effects: TypeAlias = list[Effect]
@@ -44,11 +45,12 @@ def decide_event(
     Raises:
         BadInput: the row cannot take the event (a limit); nothing of the event is in the row then.
     """
+    hours_passed = now_ms // HOUR_MS - user.now_ms // HOUR_MS
     user.now_ms = now_ms
     seen = user.seen
     if event.id is not None and seen_before(user, event.id, now_ms):
         return None
-    if user.dispatches:
+    if hours_passed and user.dispatches:  # looking at all of them at every event would cost more than it frees
         forget_old(user)
     properties = event.properties if isinstance(event, (CustomEvent, Purchase)) else {}
     starting: list[Campaign] = []

@@ -20,6 +20,11 @@ class Pace:
         self._since = -1.0
         self._line: deque[asyncio.Future[None]] = deque()
 
+    @property
+    def spent(self) -> bool:
+        """Whether this turn's budget is used up: `rest` before going on. For loops too short for a coroutine each."""
+        return perf_counter() - self._since > TURN_S_MAX
+
     async def breathe(self, need_s: float = 0.0) -> None:
         """Return at once while this turn's budget lasts, else when it is this caller's turn.
 

@@ -127,7 +127,7 @@ def record_outcome(user: User, outcome: Outcome) -> OpenDispatch | None:
 
 
 def forget_old(user: User) -> None:
-    """Drop dispatches that have been final for 72 h by the row's own time."""
+    """Drop dispatches that have been final for 72 h by the row's own time; costs a look at each of them."""
     dispatches = user.dispatches
     old = [
         name
