@@ -68,7 +68,7 @@ def build_mail(mail: Mail) -> bytes:
 
 def sender_of(mail: bytes) -> str:
     """The mailbox in the From header of a mail that `build_mail` made: who SMTP's envelope says it is from."""
-    found = _SENDER.search(mail.partition(b"\n\n")[0])
+    found = _SENDER.search(mail.partition(b"\n\n")[0].replace(b"\n ", b" "))  # a long name goes over several lines
     assert found is not None
     return found[1].decode()
 

@@ -5,7 +5,7 @@ from email.message import EmailMessage
 from email.policy import default
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from channels.channel import Envelope, Skipped
@@ -73,6 +73,7 @@ def test_a_mail_says_what_was_meant(subject: str, text: str, html: str) -> None:
 
 
 @given(lines, lines, lines, lines)
+@example("\U00010000" * 40, "", "", "")
 def test_no_rendered_value_begins_a_header(sender: str, to: str, reply_to: str, subject: str) -> None:
     """Whatever users put into their fields, a mail has the headers we give it and one recipient, or is not sent."""
     message = Definition(
