@@ -21,8 +21,8 @@ from streams.sends import Send
 from tables.partition import PartitionState, UsersView
 
 NAME: Final = "users"
-EFFECTS_MAX: Final = 600
-ROWS_MAX: Final = 300
+EFFECTS_MAX: Final = 1_200
+ROWS_MAX: Final = 600
 """A slice with more effects or changed rows is committed in parts: a batch is written in one piece, on the loop."""
 
 _PIECE_EFFECTS: Final = 100

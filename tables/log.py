@@ -13,7 +13,7 @@ from streams.records import SLICE_BYTES_MAX, Headers, Output, Place, Record
 from tables.store import Batch, Store
 
 TAIL_BYTES_MAX: Final = 512 * 1024
-READ_RECORDS_MAX: Final = 500
+READ_RECORDS_MAX: Final = 1_000
 """Of one slice: fewer than on Kafka, since a commit here costs little, and is one write that holds the loop."""
 
 TRIM_CHUNKS_MAX: Final = 200

@@ -21,7 +21,7 @@ from streams.errors import BadState, OutsideFailing
 from streams.exports import EVENT_TYPE, SCHEMAS, decode_row, object_name
 from streams.times import SECOND_MS
 
-BLOCK_ROWS: Final = 200
+BLOCK_ROWS: Final = 1_000
 """Rows of one Avro block, which is compressed in a thread."""
 
 PIECE_ROWS: Final = 40
