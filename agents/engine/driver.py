@@ -70,6 +70,10 @@ class SliceSchema(faust.Schema[Any, Any]):
 class SliceConsumer(consumer.Consumer):
     """Reads slices instead of messages, from the positions of our own state; how it is assigned is up to others."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._listed: tuple[set[TP], list[tuple[TP, Place]]] = (set(), [])
+
     @property
     def _slices(self) -> Slices:
         return engine_of(self.app).slices
@@ -86,14 +90,22 @@ class SliceConsumer(consumer.Consumer):
                 await self.sleep(0.01)
                 continue
             taken = 0
-            for tp in sorted(self._get_active_partitions()):
-                await pace.breathe()
-                piece = self._slices.take(engine_of(self.app).place_of(tp))
+            for tp, place in self._places():
+                if pace.spent:
+                    await pace.rest()
+                piece = self._slices.take(place)
                 if piece is not None:
                     taken += 1
                     await self.callback(_message(tp, piece, self.app.consumer_generation_id))
             if not taken:
                 await self._log.wait(IDLE_WAIT_S)
+
+    def _places(self) -> list[tuple[TP, Place]]:
+        """The active partitions in order, with our names for them; kept until they change."""
+        active = self._get_active_partitions()
+        if active != self._listed[0]:
+            self._listed = (set(active), [(tp, engine_of(self.app).place_of(tp)) for tp in sorted(active)])
+        return self._listed[1]
 
     def ack(self, message: Message) -> bool:
         """Nothing: a slice is finished when its agent has committed it."""
