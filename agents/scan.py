@@ -45,6 +45,7 @@ class _Scans:
         self._asked: dict[int, tuple[int, str]] = {}
         self._first = 0
         self._shown: set[int] = set()
+        self._has_scans = False
 
     async def look(self) -> bool:
         """Append what is due; False where no scan is open."""
@@ -55,12 +56,16 @@ class _Scans:
         most = 2.0 * self._step_users
         self._allowed = min(most, self._allowed + (now - self._since) * self._rate)
         self._since = now
+        had_scans, self._has_scans = self._has_scans, bool(behind)
+        if not behind and had_scans:
+            await self._users.switch()  # to a version that had to wait for the end of the scan
         if not behind or self._engine.slices.paused:
-            await self._users.switch()  # one that had to wait until a scan has ended
             return False
         self._first += 1
         turn = self._first % len(behind)
         steps = [step for at in (*behind[turn:], *behind[:turn]) if (step := self._next(at)) is not None]
+        if self._allowed <= 0:
+            metrics.LIMIT_HITS.labels("scan_users_per_s").inc()
         if steps:
             metrics.SCAN_STEPS.inc(len(steps))
             await self._engine.transport.append(steps)
@@ -69,7 +74,6 @@ class _Scans:
     def _next(self, partition: int) -> Output | None:
         """The next step of a partition; None while the last one is under way, or the rate allows no more."""
         if self._allowed <= 0:
-            metrics.LIMIT_HITS.labels("scan_users_per_s").inc()
             return None
         scan = self._users.folds[partition].position.open_scan
         assert scan is not None

@@ -106,8 +106,10 @@ class Users:
 
     @property
     def is_building(self) -> bool:
-        """Whether a scan is open in a partition of this process."""
-        return any(fold.position.open_scan is not None for fold in self.folds.values())
+        """Whether a partition of this process has a scan open, or has not gone over to the newest workspace."""
+        latest = self._workspaces.latest_version
+        positions = [fold.position for fold in self.folds.values()]
+        return any(each.open_scan is not None or each.version < latest for each in positions)
 
     def position(self, topic: str, partition: int) -> int:
         """The offset in the partition's own committed state."""
