@@ -42,7 +42,7 @@ class _Scans:
         self._step_users = max(STEP_USERS_MIN, min(STEP_USERS_MAX, self._rate // STEPS_PER_S))
         self._allowed = 0.0
         self._since = perf_counter()
-        self._asked: dict[int, tuple[int, str]] = {}
+        self._asked: dict[int, tuple[int, str | None]] = {}
         self._first = 0
         self._shown: set[int] = set()
         self._has_scans = False
@@ -77,13 +77,14 @@ class _Scans:
             return None
         scan = self._users.folds[partition].position.open_scan
         assert scan is not None
-        if self._asked.get(partition) == (scan.version, scan.cursor):
+        version, end = self._asked.get(partition, (-1, ""))
+        if version == scan.version and (end is None or scan.cursor < end):
             return None
         keys = self._users.states[partition].keys(scan.cursor, None, self._step_users)
-        self._asked[partition] = (scan.version, scan.cursor)
+        to = keys[-1] if len(keys) == self._step_users else None
+        self._asked[partition] = (scan.version, to)
         self._allowed -= len(keys)
         metrics.SCAN_USERS.inc(len(keys))
-        to = keys[-1] if len(keys) == self._step_users else None
         return Output(topics.MAILBOX.name, partition, None, pack(Step(scan.version, scan.cursor, to)))
 
     def _show(self, behind: list[int]) -> None:
