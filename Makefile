@@ -7,7 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test bench check fmt schema clean
+.PHONY: help demo demo-once test bench scan-proof check fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -23,6 +23,9 @@ test: .venv/.dev-stamp ## run the tests
 
 bench: .venv/.dev-stamp ## measure the product beside stock Faust; ARGS='--help' lists the parts
 	@.venv/bin/python -m tests.bench $(ARGS)
+
+scan-proof: .venv/.dev-stamp ## a definition over a million users, killed twice, held to an oracle; ARGS='latency' for delays
+	@.venv/bin/python -m tests.bench.scan $(or $(ARGS),proof)
 
 check: .venv/.dev-stamp ## lint, format, types, layers, dependencies, spelling
 	.venv/bin/ruff check .

@@ -193,7 +193,10 @@ def _definitions_apply(settings: Settings, arguments: argparse.Namespace) -> int
 def _applied(answer: Any) -> str:
     if not answer["applied"]:
         return f"in force already, as version {answer['version']}"
-    changes = "\n".join(f"  {row['change']:<8} {row['kind']} {row['name']}" for row in answer["changes"])
+    changes = "\n".join(
+        f"  {row['change']:<8} {row['kind']} {row['name']}" + (f" (the past: {row['past']})" if "past" in row else "")
+        for row in answer["changes"]
+    )
     paused = f"\nstill paused: {listing.cell(answer['paused'])}" if answer["paused"] else ""
     return f"in force now, as version {answer['version']}:\n{changes}{paused}"
 
@@ -324,6 +327,7 @@ RUNS: Final[dict[str, Run]] = {
     "config check": _config_check,
     "definitions check": _definitions_check,
     "definitions apply": _definitions_apply,
+    "definitions status": _asks("scans", _table),
     "definitions schema": _definitions_schema,
 }
 

@@ -13,6 +13,7 @@ from channels.render.engine import Renderer
 from channels.render.errors import RenderError
 from config.workspace import read_workspace
 from streams import topics
+from streams.builds import difference, known_past
 from streams.campaigns.trigger import Campaign
 from streams.codec import to_json
 from streams.definitions import (
@@ -90,7 +91,7 @@ class Workspaces:
         """The newest version: the one whose pauses hold before each attempt."""
         return self.of(self.latest_version)
 
-    async def adopt(self, folder: Path, *, has_users: bool, insist: bool) -> bool:
+    async def adopt(self, folder: Path, *, insist: bool) -> bool:
         """Apply a workspace folder if it differs; one that does not `insist` only where no version exists yet.
 
         Raises:
@@ -98,29 +99,19 @@ class Workspaces:
         """
         if self.latest_version >= 0 and not insist:
             return False
-        return await self.apply(read_definitions(read_workspace(folder)), has_users=has_users)
+        return await self.apply(read_definitions(read_workspace(folder)))
 
-    async def has_letters(self) -> bool:
-        """Whether any mailbox has ever held anything: where it has, there may be users."""
-        places = [(topics.MAILBOX.name, at) for at in range(self._transport.partitions)]
-        return any((await self._transport.ends(places)).values())
-
-    async def apply(self, definitions: Definitions, *, has_users: bool) -> bool:
+    async def apply(self, definitions: Definitions) -> bool:
         """Make these definitions the newest version if they differ; False when they are in force already.
 
-        Campaigns that are paused stay so.
+        Campaigns that are paused stay so. Rows of users who exist are brought to it by scans.
 
         Raises:
-            BadDefinition: they cannot be used, or users exist whose rows were kept for other definitions.
+            BadDefinition: they cannot be used.
         """
         check(definitions)
         if self._in_force(definitions):
             return False
-        if has_users:
-            raise BadDefinition(
-                "the workspace differs from the one this data folder was built with, and it has users: changing "
-                "definitions over existing users is not built yet; use a new HEADRACE_DATA, or the old workspace"
-            )
         kept = [name for name in self._newest.paused if name == ALL_CAMPAIGNS or name in _names(definitions.campaigns)]
         await self._append(msgspec.structs.replace(definitions, paused=kept))
         return True
@@ -133,10 +124,15 @@ class Workspaces:
         return self._definitions.get(self.latest_version, _NOTHING)
 
     def changes(self, definitions: Definitions) -> list[dict[str, str]]:
-        """What these definitions would change in the newest version: kind, name, and added, changed or removed."""
+        """What these definitions would change in the newest version: kind, name, and added, changed or removed.
+
+        `past` says of a segment to be built what the rows of users who exist know of the time before.
+        """
         old, new = self._newest, definitions
+        past = known_past(difference(self.latest, compile_workspace(definitions, 0)))
+        segments = _differences("segment", _names(old.segments), _names(new.segments))
         return [
-            *_differences("segment", _names(old.segments), _names(new.segments)),
+            *({**row, "past": past[row["name"]]} if row["name"] in past else row for row in segments),
             *_differences("campaign", _names(old.campaigns), _names(new.campaigns)),
         ]
 

@@ -90,8 +90,7 @@ class Fleet:
         if self.settings.workspace is not None:
             workspaces = Workspaces(self.log)
             await workspaces.load()
-            has_users = await workspaces.has_letters()
-            await workspaces.adopt(self.settings.workspace, has_users=has_users, insist=True)
+            await workspaces.adopt(self.settings.workspace, insist=True)
         await self._server.start(self.settings.http)
         self._watchers = [asyncio.create_task(self._watch(worker)) for worker in self._workers]
         try:
@@ -274,6 +273,7 @@ MERGES: Final = {
     "dead_letters": _sum,
     "replay": _first,
     "lag": _sum,
+    "scans": _sum,
     "progress": _sum,
     "flush": _sum,
     "reload": _sum,

@@ -23,6 +23,7 @@ from agents.export import Export
 from agents.folder import DataFolder
 from agents.intake import Intake
 from agents.retention import run_retention
+from agents.scan import run_scans
 from agents.ticker import run_ticker
 from agents.users import Users
 from agents.web.control import ControlServer
@@ -102,14 +103,13 @@ class Node:
         """Load the workspace, then let records flow; returns when the partitions are open."""
         await self.connect()
         if self.settings.workspace is not None:
-            on_kafka = self.settings.on_kafka
-            users = await self.workspaces.has_letters() if on_kafka else bool(self.queries.totals()["users"])
-            await self.workspaces.adopt(self.settings.workspace, has_users=users, insist=not on_kafka)
+            await self.workspaces.adopt(self.settings.workspace, insist=not self.settings.on_kafka)
         await self.engine.start()
         await self.engine.ready()
         await self.control.start(self.settings.data)
         await self.server.start(self.settings.http)
         self._watch(partial(run_ticker, self.engine, self.users))
+        self._watch(partial(run_scans, self.engine, self.users))
         self._watch(self.export.run)
         self._watch(partial(run_retention, self.engine))
         self._watch(self.engine.watch_faust)
@@ -149,7 +149,7 @@ class Node:
         watermarks = self.engine.slices.watermarks
         ends = await self.engine.transport.ends(watermarks)
         return {
-            "idle": self.engine.idle and self.delivery.idle,
+            "idle": self.engine.idle and self.delivery.idle and not self.users.is_building,
             "behind": sum(max(0, ends[place] - offset) for place, offset in watermarks.items()),
             "partitions": sorted(self.engine.held),
             "watermarks": {f"{topic}/{partition}": offset for (topic, partition), offset in watermarks.items()},
@@ -273,8 +273,7 @@ def _apply(node: Node) -> JSONValue:
         definitions = msgspec.convert(args, _ApplyArgs).definitions
         workspaces = node.workspaces
         changes = workspaces.changes(definitions)
-        users = await workspaces.has_letters() if node.settings.on_kafka else bool(node.queries.totals()["users"])
-        applied = await workspaces.apply(definitions, has_users=users)
+        applied = await workspaces.apply(definitions)
         return {
             "applied": applied,
             "version": workspaces.latest_version,
@@ -302,7 +301,7 @@ def _partitions(node: Node) -> JSONValue:
     return run
 
 
-READERS: Final = ("user", "segments", "explain", "sends", "dispatches", "lag", "tail", "totals")
+READERS: Final = ("user", "segments", "explain", "sends", "dispatches", "lag", "tail", "totals", "scans")
 
 
 def _progress(node: Node) -> JSONValue:

@@ -14,7 +14,7 @@ from streams.codec import pack
 from streams.effects import Effect, Refused, SegmentChange
 from streams.errors import BadState
 from streams.fold import AHEAD_MAX_MS, Fold, Totals
-from streams.mailbox import Switch, decode_letter
+from streams.mailbox import Step, Switch, decode_letter
 from streams.outputs import to_outputs
 from streams.records import Output, Record
 from streams.sends import Send
@@ -24,6 +24,9 @@ NAME: Final = "users"
 EFFECTS_MAX: Final = 1_200
 ROWS_MAX: Final = 600
 """A slice with more effects or changed rows is committed in parts: a batch is written in one piece, on the loop."""
+
+TURNS_MAX: Final = 64
+"""Switches that rows not decided by an open scan may have to catch up with."""
 
 _PIECE_EFFECTS: Final = 100
 _WRITE_S: Final = 3e-6  # what one row or record adds to the time of a commit
@@ -87,12 +90,26 @@ class Users:
             kept.pop(partition, None)
 
     async def switch(self) -> None:
-        """Tell open partitions to go over to the newest workspace; a repeated switch changes nothing."""
+        """Tell open partitions to go over to the newest workspace; a repeated switch changes nothing.
+
+        One whose scan has many switches to catch up with goes over when the scan has ended.
+        """
         latest = self._workspaces.latest_version
-        behind = [at for at, fold in sorted(self.folds.items()) if fold.position.version < latest]
+        behind = []
+        for at, fold in sorted(self.folds.items()):
+            scan = fold.position.open_scan
+            if fold.position.version < latest and (scan is None or len(scan.turns) < TURNS_MAX):
+                behind.append(at)
         if behind:
             value = pack(Switch(latest))
             await self._engine.transport.append([Output(topics.MAILBOX.name, at, None, value) for at in behind])
+
+    @property
+    def is_building(self) -> bool:
+        """Whether a partition of this process has a scan open, or has not gone over to the newest workspace."""
+        latest = self._workspaces.latest_version
+        positions = [fold.position for fold in self.folds.values()]
+        return any(each.open_scan is not None or each.version < latest for each in positions)
 
     def position(self, topic: str, partition: int) -> int:
         """The offset in the partition's own committed state."""
@@ -138,9 +155,10 @@ class Users:
             if isinstance(letter, Switch) and letter.version > self._workspaces.latest_version:
                 return index
             now_ms = fold.time_of(letter, record.append_ms)
-            while fold.fire_next(now_ms):
+            while fold.fire_next(now_ms) or (isinstance(letter, Step) and fold.build_next(letter, now_ms)):
                 if pace.spent or self._is_full(partition):
                     return index
+            fold.position.next_offset = record.offset  # Kafka's offsets have holes, and a switch notes its own
             fold.apply(record.key or b"", record.value, letter, now_ms)
             fold.position.next_offset = record.offset + 1
             if pace.spent or self._is_full(partition):

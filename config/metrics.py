@@ -43,4 +43,7 @@ DOOR_OBJECTS: Final = _counter("door_objects_total", "Objects that the door has 
 EXPORT_ROWS: Final = _counter("export_rows_total", "Rows in finished export files.", "sink")
 EXPORT_FILES: Final = _counter("export_files_total", "Finished export files.", "sink")
 LIMIT_HITS: Final = _counter("limit_hits_total", "Times a limit was reached.", "limit")
+SCAN_USERS: Final = _counter("scan_users_total", "Rows that scans of new definitions were told to decide.")
+SCAN_STEPS: Final = _counter("scan_steps_total", "Steps of scans appended.")
+SCAN_USERS_LEFT: Final = _gauge("scan_users_left", "Rows that an open scan has not decided yet, about.", "partition")
 BUILD_INFO: Final = _gauge("build_info", "Constant 1, with what runs.", "version", "python", "faust")

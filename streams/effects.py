@@ -11,12 +11,16 @@ from streams.sends import Send
 
 
 class SegmentChange(msgspec.Struct, frozen=True, gc=False):
-    """A user entered (`entered` true) or left a segment at `time_ms`."""
+    """A user entered (`entered` true) or left a segment at `time_ms`.
+
+    `built`: not by what the user did or by time, but because the definition came or changed then.
+    """
 
     segment: str
     user: str
     entered: bool
     time_ms: int
+    built: bool = False
 
 
 class CurrentsRecord(msgspec.Struct, frozen=True, gc=False):

@@ -7,11 +7,13 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 from streams import users
+from streams.builds import Build, difference
 from streams.effects import CurrentsRecord, Effect, Refused, SegmentChange
 from streams.errors import BadInput, BadState
 from streams.events import Attributes, CustomEvent, Event, Purchase
-from streams.mailbox import Cause, Happening, Letter, Outcome, Switch, Tick
+from streams.mailbox import Cause, Happening, Letter, Outcome, Step, Switch, Tick
 from streams.profiles.row import User, new_user
+from streams.scans import Scan, Turn, bring_up
 from streams.sends import Send
 from streams.workspace import Workspace
 
@@ -36,13 +38,24 @@ class Totals(msgspec.Struct):
 
 
 class Position(msgspec.Struct):
-    """Where a partition's fold stands: everything but rows and timers that the next letter depends on."""
+    """Where a partition's fold stands: everything but rows and timers that the next letter depends on.
+
+    `built` is the newest version that rows have to be decided by; while `scan` is open, rows of a lower one
+    are not yet.
+    """
 
     next_offset: int = 0
     clock_ms: int = 0
     version: int = -1
     causes: dict[str, list[int]] = {}
     totals: Totals = msgspec.field(default_factory=Totals)
+    built: int = -1
+    scan: Scan | None = None
+
+    @property
+    def open_scan(self) -> Scan | None:
+        """The scan that has not ended, if there is one."""
+        return self.scan if self.scan is not None and self.scan.ended_ms is None else None
 
 
 class Rows(Protocol):
@@ -57,8 +70,13 @@ class Rows(Protocol):
     def next_due(self, until_ms: int) -> tuple[int, str] | None:
         """The earliest due timer at or before `until_ms` as (due, user), ties in order of user; else None."""
 
+    def keys(self, after: str, to: str | None, limit: int) -> list[str]:
+        """The first `limit` users in (after, to], in the order of their UTF-8; None: to the last."""
+
 
 AHEAD_MAX_MS: Final = 60_000
+PIECE_ROWS: Final = 16
+"""Rows of a scan that are decided at a time; others may work after each piece."""
 
 
 class Fold:
@@ -74,6 +92,7 @@ class Fold:
         self._clock: ClockMode = clock
         self._workspace_of = workspace_of
         self._workspace = workspace_of(position.version)
+        self._builds: dict[int, Build] = {}
 
     @property
     def workspace(self) -> Workspace:
@@ -105,6 +124,10 @@ class Fold:
             raise BadState(f"a timer at {due_ms} has no row that armed it; rebuild the due index")
         position = self.position
         position.clock_ms = max(position.clock_ms, due_ms)
+        if self._is_behind(user):
+            self._bring_up(user_key, user, due_ms)
+            return True
+        user.built = position.built
         position.totals.timers += 1
         effects = users.decide_timer(user, user_key, max(position.clock_ms, user.now_ms), self._workspace)
         self._keep(user_key, user, due_ms, effects)
@@ -124,9 +147,83 @@ class Fold:
                 self._happen(key.decode(), value, letter, now_ms)
         elif isinstance(letter, Outcome):
             self._outcome(key.decode(), letter)
+        elif isinstance(letter, Step):
+            while self.build_next(letter, now_ms):
+                pass
         elif isinstance(letter, Switch) and letter.version > position.version:
-            position.version = letter.version
-            self._workspace = self._workspace_of(letter.version)
+            self._switch(letter.version)
+
+    def _switch(self, version: int) -> None:
+        """Go over to a version; where it changes what rows are decided by, and there are any, a scan begins."""
+        position = self.position
+        turn = Turn(version, position.version, position.clock_ms, builds=False)
+        position.version = version
+        self._workspace = self._workspace_of(version)
+        scan = position.open_scan
+        turns = [] if scan is None else scan.turns
+        turn.builds = position.totals.users > 0 and not self._build_of(turn).is_empty
+        if turn.builds:
+            position.built = version
+            position.scan = Scan(version, position.next_offset - 1, position.clock_ms, [*turns, turn])
+        elif scan is not None:
+            turns.append(turn)
+
+    def _build_of(self, turn: Turn) -> Build:
+        build = self._builds.get(turn.version)
+        if build is None:
+            build = difference(self._workspace_of(turn.was), self._workspace_of(turn.version))
+            self._builds[turn.version] = build
+        return build
+
+    def build_next(self, step: Step, now_ms: int) -> bool:
+        """Decide the next few rows of a step; False when the step is done, or says nothing to the scan."""
+        position = self.position
+        scan = position.open_scan
+        if scan is None or step.version != scan.version or step.after > scan.cursor:
+            return False
+        position.clock_ms = now_ms
+        keys = self.rows.keys(scan.cursor, step.to, PIECE_ROWS)
+        for user_key in keys:
+            user = self.rows.get(user_key)
+            if user is not None and self._is_behind(user):
+                self._bring_up(user_key, user, now_ms)
+        scan.rows += len(keys)
+        if len(keys) == PIECE_ROWS:
+            scan.cursor = keys[-1]
+            return True
+        if step.to is not None:
+            scan.cursor = max(scan.cursor, step.to)
+        else:
+            scan.ended_ms, scan.turns = now_ms, []
+            self._builds.clear()
+        return False
+
+    def _is_behind(self, user: User) -> bool:
+        """Whether the scan that is open has not decided the row."""
+        position = self.position
+        return user.built < position.built and position.open_scan is not None
+
+    def _bring_up(self, user_key: str, user: User, until_ms: int) -> bool:
+        """Decide a row as the scan would have by then; False where that changes nothing in it."""
+        scan = self.position.scan
+        assert scan is not None
+        old_timer_ms = user.timer_ms
+        raised = bring_up(user, user_key, scan.turns, until_ms, self._build_of)
+        if raised.changed:
+            self.position.totals.timers += raised.timers
+            self._keep(user_key, user, old_timer_ms, raised.effects)
+        return raised.changed
+
+    def _row(self, user_key: str) -> User | None:
+        """The row of a user about whom there is a letter, decided by the newest definitions; it must be put."""
+        position = self.position
+        user = self.rows.get(user_key)
+        if user is not None and user.built != position.built:
+            if self._is_behind(user) and self._bring_up(user_key, user, position.clock_ms):
+                user = self.rows.get(user_key)
+                assert user is not None
+            user.built = position.built
+        return user
 
     def _is_above(self, cause: Cause) -> bool:
         source = f"{cause.topic_id}/{cause.partition}"
@@ -141,10 +238,10 @@ class Fold:
         return True
 
     def _happen(self, user_key: str, value: bytes, letter: Happening, now_ms: int) -> None:
-        user = self.rows.get(user_key)
+        user = self._row(user_key)
         is_new = user is None
         if user is None:
-            user = new_user(now_ms)
+            user = new_user(now_ms, self.position.built)
         old_timer_ms = user.timer_ms
         now_ms = max(now_ms, user.now_ms)
         totals = self.position.totals
@@ -167,7 +264,7 @@ class Fold:
         self._keep(user_key, user, old_timer_ms, effects)
 
     def _outcome(self, user_key: str, outcome: Outcome) -> None:
-        user = self.rows.get(user_key)
+        user = self._row(user_key)
         if user is not None:
             self._keep(user_key, user, user.timer_ms, users.decide_outcome(user, user_key, outcome))
 

@@ -59,7 +59,18 @@ class Switch(msgspec.Struct, frozen=True, array_like=True, tag="switch"):
     version: int
 
 
-Letter: TypeAlias = Happening | Outcome | Tick | Switch
+class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
+    """The scan for workspace version `version` decides the rows of users in (`after`, `to`]; None: to the last.
+
+    It counts only where the scan has come as far as `after`, so a step that comes twice changes nothing.
+    """
+
+    version: int
+    after: str
+    to: str | None
+
+
+Letter: TypeAlias = Happening | Outcome | Tick | Switch | Step
 
 _decoder: Final = msgspec.msgpack.Decoder(Letter)
 

@@ -24,18 +24,20 @@ def _send(effect: Effect, partition: int) -> Output:
     return Output(topics.SENDS[effect.channel].name, partition, effect.user.encode(), to_json(effect))
 
 
-class _Change(msgspec.Struct):
-    """The JSON of a segment change, for anyone who wants the stream."""
+class _Change(msgspec.Struct, omit_defaults=True):
+    """The JSON of a segment change, for anyone who wants the stream; `built` stands there only where it is true."""
 
     segment: str
     external_id: str
     change: str
     time: str
+    built: bool = False
 
 
 def _change(effect: Effect, partition: int) -> Output:
     assert isinstance(effect, SegmentChange)
-    change = _Change(effect.segment, effect.user, "enter" if effect.entered else "leave", format_time(effect.time_ms))
+    kind = "enter" if effect.entered else "leave"
+    change = _Change(effect.segment, effect.user, kind, format_time(effect.time_ms), effect.built)
     return Output(topics.SEGMENT_CHANGES.name, partition, effect.user.encode(), to_json(change))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from streams import currents
+from streams.builds import Build
 from streams.campaigns.enter import enter, forget_old, record_outcome, release, started
 from streams.campaigns.trigger import Campaign
 from streams.effects import CurrentsRecord, Effect, SegmentChange
@@ -107,6 +108,25 @@ def decide_timer(user: User, user_key: str, now_ms: int, workspace: Workspace) -
     effects += _cross(user, user_key, workspace, workspace.timed, now_ms)
     _arm(user, workspace, workspace.timed, now_ms)
     return effects
+
+
+def decide_build(user: User, user_key: str, at_ms: int, build: Build) -> Effects | None:
+    """Decide the row by definitions that are new to it, as they came at `at_ms`.
+
+    No campaign starts by what a build finds: the user did nothing then.
+
+    Returns:
+        The segment changes, marked as built; None where nothing changes in the row, which then stays as it is.
+    """
+    now_ms, timer_ms = max(user.now_ms, at_ms), user.timer_ms
+    changed = build.keep_series(user, now_ms)
+    crossings = [(name, False) for name in build.gone if user.memberships.pop(name, None) is not None]
+    crossings += update_memberships(user, build.workspace, build.ordinals, now_ms)
+    _arm(user, build.workspace, build.ordinals, now_ms)
+    if not (changed or crossings or user.timer_ms != timer_ms):
+        return None
+    user.now_ms = now_ms
+    return [SegmentChange(name, user_key, entered, now_ms, built=True) for name, entered in crossings]
 
 
 def decide_outcome(user: User, user_key: str, outcome: Outcome) -> Effects:

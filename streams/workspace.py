@@ -8,6 +8,7 @@ import msgspec
 from streams.campaigns.trigger import Campaign, compile_campaign
 from streams.definitions import ALL_CAMPAIGNS, CampaignDefinition, Definitions, SegmentDefinition
 from streams.errors import BadDefinition
+from streams.events import JSONValue
 from streams.segments.filter import ChangesAt, Compiled, Test
 from streams.segments.predicate import compile_tree
 from streams.segments.series import SeriesIndex, index_series
@@ -22,6 +23,7 @@ class Segment(NamedTuple):
 
     name: str
     predicate: Compiled
+    tree: Mapping[str, JSONValue]
 
 
 class Asked(NamedTuple):
@@ -65,7 +67,8 @@ def compile_workspace(definitions: Definitions, version: int) -> Workspace:
     faults += _unknown_segments(compiled, campaigns)
     if faults:
         raise BadDefinition("\n".join(faults))
-    segments = tuple(Segment(name, compiled[name]) for name in _in_order(compiled))
+    trees = {definition.name: definition.filter for definition in definitions.segments}
+    segments = tuple(Segment(name, compiled[name], trees[name]) for name in _in_order(compiled))
     audiences = [campaign.audience for campaign in campaigns.values() if campaign.audience is not None]
     predicates = [segment.predicate for segment in segments] + audiences
     index = _index((change, at) for at, segment in enumerate(segments) for change in segment.predicate.reads)
@@ -75,8 +78,8 @@ def compile_workspace(definitions: Definitions, version: int) -> Workspace:
         version,
         definitions.digest,
         segments,
-        tuple(Asked(name, predicate.test, index.get(f"segment:{name}", ())) for name, predicate in segments),
-        tuple(predicate.changes_at for _, predicate in segments),
+        tuple(Asked(name, predicate.test, index.get(f"segment:{name}", ())) for name, predicate, _ in segments),
+        tuple(predicate.changes_at for _, predicate, _ in segments),
         index,
         tuple(at for at, segment in enumerate(segments) if segment.predicate.changes_at is not None),
         index_series(series for predicate in predicates for series in predicate.series),

@@ -57,6 +57,16 @@ class PartitionState:
         """The earliest due timer at or before a time."""
         return self.due.earliest(until_ms)
 
+    def keys(self, after: str, to: str | None, limit: int) -> list[str]:
+        """The first users in (after, to], those not written yet among them."""
+        prefix = self._prefix
+        end = (self.partition + 1).to_bytes(2, "big") if to is None else prefix + to.encode() + b"\0"
+        start = prefix + after.encode() + b"\0"
+        stored = [key[2:].decode() for key, _ in self._store.scan("users", start, end, limit)]
+        last = stored[-1] if len(stored) == limit else to
+        unwritten = [key for key in self._dirty if key > after and (last is None or key <= last)]
+        return sorted({*stored, *unwritten})[:limit] if unwritten else stored
+
     @property
     def changed(self) -> int:
         """Rows that a batch would write."""

@@ -43,6 +43,9 @@ class MemoryRows:
     def next_due(self, until_ms: int) -> tuple[int, str] | None:
         return self.due[0] if self.due and self.due[0][0] <= until_ms else None
 
+    def keys(self, after: str, to: str | None, limit: int) -> list[str]:
+        return [key for key in sorted(self.stored) if key > after and (to is None or key <= to)][:limit]
+
 
 class Driver:
     """One partition or several, driven by hand; `now_ms` moves only when the test says so."""

@@ -93,6 +93,7 @@ READS = {
     "resume": ("resume", "--all"),
     "config check": ("config", "check"),
     "definitions schema": ("definitions", "schema"),
+    "definitions status": ("definitions", "status"),
 }
 
 

@@ -63,7 +63,8 @@ def _add_definitions(parser: argparse.ArgumentParser) -> None:
     verbs = _adder(parser, "definitions ")
     folder = _word("folder", "with segments/*.yaml and campaigns/*.yaml", type=Path)
     verbs("check", "say what is wrong with a workspace folder, without applying it", folder)
-    verbs("apply", "put a workspace folder into force", folder)
+    verbs("apply", "put a workspace folder into force; users who exist are brought to it by a scan", folder)
+    verbs("status", "how far a change of definitions is built over the users who exist, per partition")
     verbs("schema", "print the JSON Schema of a workspace's files")
 
 

@@ -81,6 +81,8 @@ def why(answer: Row) -> str:
     """An explanation: the verdict, then the filter tree, each node with its own."""
     verb = "is in" if answer["member"] else "is not in"
     head = f"{cell(answer['external_id'])} {verb} {answer['segment']}, at {answer['at']}"
+    if answer.get("building"):
+        head += "; new definitions are being built, and this user is not decided by them yet"
     return "\n".join([head, *_why_lines(answer["why"], 1)])
 
 

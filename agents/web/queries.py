@@ -10,6 +10,7 @@ from agents.definitions import Workspaces
 from agents.engine.engine import Engine
 from agents.intake import NAME as INTAKE
 from streams import ids, topics
+from streams.builds import affected_segments, difference
 from streams.codec import partition_of
 from streams.errors import BadSetting
 from streams.events import JSONValue
@@ -90,26 +91,77 @@ class Queries:
         if user is None:
             return None
         partition = partition_of(external_id.encode(), self._transport.partitions)
-        now_ms = max(user.now_ms, self._users.position(partition).clock_ms)
+        position = self._users.position(partition)
+        now_ms = max(user.now_ms, position.clock_ms)
+        scan = position.open_scan
+        is_building = scan is not None and user.built < position.built and external_id > scan.cursor
         return {
             "external_id": external_id,
             "segment": segment,
             "member": segment in user.memberships,
             "at": format_time(now_ms),
+            **({"building": True} if is_building else {}),
             "why": msgspec.to_builtins(found.predicate.explain(user, now_ms)),
         }
 
     def segments(self) -> Answer:
-        """Per segment how many entered, left and are in it now."""
+        """Per segment how many entered, left and are in it now.
+
+        While its definition is being built over existing users, `building` says how many are not decided yet.
+        """
         entered, left = self._sum("entered"), self._sum("left")
+        building = self._building()
         return {
             segment.name: {
                 "entered": int(entered.get(segment.name, 0)),
                 "left": int(left.get(segment.name, 0)),
                 "now": int(entered.get(segment.name, 0) - left.get(segment.name, 0)),
+                **({"building": building[segment.name]} if segment.name in building else {}),
             }
             for segment in sorted(self._workspaces.latest.segments, key=lambda segment: segment.name)
         }
+
+    def _building(self) -> dict[str, int]:
+        """Users not decided yet, per segment whose members an open scan may change."""
+        found: dict[str, int] = {}
+        for partition in self._partitions:
+            position = self._users.position(partition)
+            scan = position.open_scan
+            if scan is None:
+                continue
+            left = max(1, position.totals.users - scan.rows)
+            names: set[str] = set()
+            for turn in scan.turns:
+                names |= affected_segments(difference(self._workspaces.of(turn.was), self._workspaces.of(turn.version)))
+            for name in names:
+                found[name] = found.get(name, 0) + left
+        return found
+
+    def scans(self) -> list[Answer]:
+        """Per partition: the workspace version in force, and how far its last build over existing users is.
+
+        `switch_offset` is the mailbox offset from which on the definitions hold; memberships are current
+        everywhere in the partition once its state is `current`. `waiting`: it has not heard of the newest.
+        """
+        rows: list[Answer] = []
+        for partition in self._partitions:
+            position = self._users.position(partition)
+            scan, users = position.scan, position.totals.users
+            state = "current" if position.version == self._workspaces.latest_version else "waiting"
+            rows.append(
+                {
+                    "partition": partition,
+                    "version": position.version,
+                    "state": state if position.open_scan is None else "building",
+                    "users": users,
+                    "decided": users if position.open_scan is None else min(position.open_scan.rows, users),
+                    "built_version": None if scan is None else scan.version,
+                    "switch_offset": None if scan is None else scan.start_offset,
+                    "switch_time": None if scan is None else format_time(scan.at_ms),
+                    "ended": None if scan is None or scan.ended_ms is None else format_time(scan.ended_ms),
+                }
+            )
+        return rows
 
     def _sum(self, field: str) -> dict[str, Decimal | int]:
         total: dict[str, Decimal | int] = {}

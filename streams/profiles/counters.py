@@ -64,11 +64,14 @@ def _add_to_day(days: list[int], day: int, quantity: int) -> None:
 class CountWindow(msgspec.Struct, array_like=True, gc=False):
     """Occurrences of one series: all ever, and the newest times in ascending order.
 
-    For the question "at least n within W" the newest n + 1 times are enough, whatever W is.
+    For the question "at least n within W" the newest n + 1 times are enough, whatever W is. Of what
+    happened up to `unsure_until_ms` not everything is known to the millisecond, or at all, because nobody
+    kept it then (`streams/profiles/past.py`); 0 means everything is exact.
     """
 
     total: int
     times_ms: list[int]
+    unsure_until_ms: int = 0
 
     def add(self, time_ms: int, quantity: int, keep: int) -> None:
         """Count `quantity` occurrences at a time, keeping the newest `keep` times."""
@@ -86,18 +89,26 @@ class CountWindow(msgspec.Struct, array_like=True, gc=False):
         """Occurrences in (now − within, now]; exact up to the number of times kept."""
         return len(self.times_ms) - bisect_right(self.times_ms, now_ms - within_ms)
 
+    def is_exact(self, now_ms: int, within_ms: int, newest: int) -> bool:
+        """Whether the newest `newest` occurrences in (now − within, now] are surely known to the millisecond."""
+        if self.unsure_until_ms <= now_ms - within_ms:
+            return True
+        return 0 < newest <= len(self.times_ms) and self.times_ms[-newest] > self.unsure_until_ms
+
 
 class AmountWindow(msgspec.Struct, array_like=True, gc=False):
     """Amounts of money by time, ascending, as far back as the longest live window reaches.
 
     Exact to the millisecond for the newest entries. Beyond `AMOUNTS_EXACT_MAX` entries the oldest are
     merged per UTC day at the time of the day's last amount: such a day leaves a window whole, up to
-    24 h late. `merged_until_ms` says where that begins; 0 means everything is exact.
+    24 h late. `merged_until_ms` says where that begins; 0 means everything is exact. Amounts up to
+    `unsure_until_ms` may be missing, because nobody kept them then.
     """
 
     times_ms: list[int]
     amounts: list[Decimal]
     merged_until_ms: int = 0
+    unsure_until_ms: int = 0
 
     def add(self, time_ms: int, amount: Decimal, now_ms: int, keep_ms: int) -> None:
         """Add an amount at a time and forget what no live window can reach at `now_ms`."""

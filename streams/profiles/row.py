@@ -49,7 +49,8 @@ class User(msgspec.Struct, array_like=True, gc=False):
 
     `now_ms` is the time of the last decision on this row and never falls. `timer_ms` is the one armed
     timer; no predicate and no delay changes before it without a record. `seen` holds the ids applied
-    within 24 h as 12-byte entries: 8 bytes of hash, 4 bytes of seconds.
+    within 24 h as 12-byte entries: 8 bytes of hash, 4 bytes of seconds. `built` is the workspace version
+    whose rules the row was last written by, as far as a scan has to know (`Position.built`).
     """
 
     version: int
@@ -70,6 +71,7 @@ class User(msgspec.Struct, array_like=True, gc=False):
     waiting: list[Waiting] = []
     dispatches: dict[str, OpenDispatch] = {}
     seen: bytes = b""
+    built: int = -1
 
 
 class _Head(msgspec.Struct, array_like=True, gc=False):
@@ -88,9 +90,9 @@ _decoder: Final = msgspec.msgpack.Decoder(User)
 _head_decoder: Final = msgspec.msgpack.Decoder(_Head)
 
 
-def new_user(now_ms: int) -> User:
+def new_user(now_ms: int, built: int = -1) -> User:
     """The row of a user's first record."""
-    return User(ROW_VERSION, 1, now_ms, now_ms)
+    return User(ROW_VERSION, 1, now_ms, now_ms, built=built)
 
 
 def encode_row(user: User) -> bytes:

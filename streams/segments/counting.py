@@ -5,6 +5,7 @@ from typing import Final, Protocol
 
 from streams.errors import BadDefinition
 from streams.events import JSONValue
+from streams.profiles.counters import CountWindow
 from streams.profiles.row import User
 from streams.segments.filter import ChangesAt, Compiled, Test
 from streams.segments.series import CountSeries
@@ -66,7 +67,14 @@ def compile_series_total(low: int, high: int | None, series: CountSeries) -> Com
         return window.total if window else 0
 
     compiled = compile_total(low, high, total, series.change)
-    return Compiled(compiled.test, compiled.reads, compiled.explain, series=(series,))
+
+    def explain(user: User, now_ms: int) -> dict[str, JSONValue]:
+        window = user.counts.get(series.key)
+        unsure_ms = window.unsure_until_ms if window else 0
+        error = f"those up to {format_time(unsure_ms)} are not counted" if unsure_ms else "exact"
+        return {**compiled.explain(user, now_ms), "error": error}
+
+    return Compiled(compiled.test, compiled.reads, explain, series=(series,))
 
 
 def compile_window(low: int, high: int | None, series: CountSeries, within_ms: int) -> Compiled:
@@ -75,6 +83,7 @@ def compile_window(low: int, high: int | None, series: CountSeries, within_ms: i
     The n-th newest occurrence decides "at least n": it leaves the window at its time + within.
     """
     test, changes_at = _window_test(low, high, series.key, within_ms)
+    newest = max(low, 0 if high is None else high + 1)
 
     def explain(user: User, now_ms: int) -> dict[str, JSONValue]:
         window = user.counts.get(series.key)
@@ -85,10 +94,23 @@ def compile_window(low: int, high: int | None, series: CountSeries, within_ms: i
             "counted_up_to": series.keep,
             "within": format_duration(within_ms),
             "changes_at": format_time(change) if change is not None else None,
-            "error": "exact",
+            **_exactness(window, series, now_ms, within_ms, newest),
         }
 
     return Compiled(test, (series.change,), explain, changes_at, (series,))
+
+
+def _exactness(
+    window: CountWindow | None, series: CountSeries, now_ms: int, within_ms: int, newest: int
+) -> dict[str, JSONValue]:
+    """How far the count can be relied on, and from when on it is exact."""
+    if window is None or window.is_exact(now_ms, within_ms, newest):
+        return {"error": "exact"}
+    until = format_time(window.unsure_until_ms)
+    error = f"those up to {until} are known by the day: they leave up to 24 h late, or later before 32 active days"
+    if series.matches is not None:
+        error = f"those up to {until} are not counted: the definition came later"
+    return {"error": error, "exact_from": format_time(window.unsure_until_ms + within_ms)}
 
 
 def _window_test(low: int, high: int | None, key: str, within_ms: int) -> tuple[Test, ChangesAt]:

@@ -10,10 +10,12 @@ from channels.outbox import Outbox
 from streams.fold import Fold
 from tables.store import Store
 
-# Step -> where it lies; `write` is a commit, `apply` one letter, `append` the outbox, `link` an export file's name.
+# Step -> where it lies; `write` is a commit, `apply` one letter, `scan` a few rows, `append` the outbox,
+# `link` an export file's name.
 STEPS: dict[str, tuple[type, str]] = {
     "write": (Store, "write"),
     "apply": (Fold, "apply"),
+    "scan": (Fold, "build_next"),
     "append": (Outbox, "_append"),
     "link": (Path, "hardlink_to"),
 }

@@ -86,7 +86,7 @@ class Rig:
     async def start(self) -> None:
         self.engine.failure = asyncio.get_running_loop().create_future()
         await self.workspaces.load()
-        await self.workspaces.apply(read_definitions(FILES), has_users=False)
+        await self.workspaces.apply(read_definitions(FILES))
         await self.open()
 
     async def open(self) -> None:

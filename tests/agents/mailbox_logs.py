@@ -13,9 +13,10 @@ from agents.demo import data_file
 from config.workspace import DEMO_FOLDER, read_workspace
 from streams import topics
 from streams.codec import pack, partition_of, to_json
+from streams.definitions import Definitions, SegmentDefinition
 from streams.effects import CurrentsRecord, Effect
 from streams.ingest import cdnow
-from streams.mailbox import OutcomeKind, Switch
+from streams.mailbox import OutcomeKind, Step, Switch
 from streams.outputs import to_outputs
 from streams.records import Output, Record
 from tables.log import Log
@@ -78,6 +79,7 @@ def wall_log() -> Driver:
             if dice.random() < 0.8:
                 driver.outcome(send, dice.choice(KINDS))
             told += 1
+    driver.deliver(1, None, Step(len(driver.definitions) - 2, "u0", None))
     driver.advance(40 * 86_400_000)
     return driver
 
@@ -121,8 +123,25 @@ def _switch(driver: Driver, number: int) -> None:
     elif number == 2:
         driver.switch(msgspec.structs.replace(newest, campaigns=newest.campaigns[1:], segments=newest.segments))
         driver.deliver(0, None, Switch(0))
+    elif number == 3:
+        _build(driver, newest)
     else:
         driver.pause("*")
+
+
+def _build(driver: Driver, newest: Definitions) -> None:
+    """Change definitions over the users, and scan one partition in two steps, the other not before the end."""
+    tree: Found = {"event": {"name": "view", "at_least": 2, "where": {"n": {"over": 2}}, "within": "30d"}}
+    other: Found = {"event": {"name": "like", "at_least": 3}}
+    changed = [SegmentDefinition("liked_0", other) if one.name == "liked_0" else one for one in newest.segments]
+    driver.switch(msgspec.structs.replace(newest, segments=changed, paused=["*"]))
+    driver.switch(msgspec.structs.replace(driver.definitions[-1], paused=[]))
+    added = [*driver.definitions[-1].segments, SegmentDefinition("viewed", tree)]
+    driver.switch(msgspec.structs.replace(driver.definitions[-1], segments=added))
+    version = len(driver.definitions) - 1
+    driver.deliver(0, None, Step(version, "", "u15"))
+    driver.deliver(0, None, Step(version, "u15", None))
+    driver.deliver(1, None, Step(version, "", "u0"))
 
 
 def stream_log() -> Driver:

@@ -1,5 +1,6 @@
 """Definitions applied to a running node and to a folder: what changed is told, and what must not change is kept."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from config.clock import ManualClock
 from config.settings import load_settings
 from streams.definitions import read_definitions
 from streams.errors import BadDefinition
-from tests.agents.nodes import NOW_MS, ask, environment, event, process, running
+from tests.agents.nodes import NOW_MS, ask, environment, event, process, records, running
 
 SEGMENT = {"name": "fans", "filter": {"event": {"name": "like"}}}
 CAMPAIGN = {"name": "hi", "trigger": {"segment_entered": "fans"}, "channel": "log", "message": {"text": "hi"}}
@@ -38,6 +39,7 @@ async def test_an_apply_says_what_changed_and_is_in_force(tmp_path: Path) -> Non
         await process(node, event("ann"))
         user = await ask(node, "user", external_id="ann")
 
+    assert other["changes"][1]["past"] == "exact at once"
     assert (first["applied"], again["applied"], other["applied"]) == (True, False, True)
     assert (again["version"], again["changes"]) == (first["version"], [])
     assert [(row["change"], row["kind"], row["name"]) for row in other["changes"]] == [
@@ -48,16 +50,54 @@ async def test_an_apply_says_what_changed_and_is_in_force(tmp_path: Path) -> Non
     assert list(user["segments"]) == ["fans", "new"]
 
 
-async def test_over_existing_users_it_is_refused_and_nothing_changes(tmp_path: Path) -> None:
-    """With users, other definitions are refused in words that name the way out, and the old ones stay in force."""
+async def test_over_existing_users_it_is_built_and_nothing_is_sent(tmp_path: Path) -> None:
+    """With users, other definitions are built over them; a campaign on entering sends for none of those found."""
+    new = {"name": "new", "filter": {"event": {"name": "like", "at_least": 2}}}
+    hello = {**CAMPAIGN, "name": "hello", "trigger": {"segment_entered": "new"}}
     async with running(tmp_path) as node:
-        await ask(node, "apply", definitions=wire(FILES))
-        await process(node, event("ann"))
-        with pytest.raises(BadDefinition, match="use a new HEADRACE_DATA, or the old workspace"):
-            await ask(node, "apply", definitions=wire({"segments/fans.yaml": SEGMENT}))
-        again = await ask(node, "apply", definitions=wire(FILES))
+        await ask(node, "apply", definitions=wire({"segments/fans.yaml": SEGMENT}))
+        await process(node, event("ann"), event("ann"), event("bob"))
+        await ask(node, "apply", definitions=wire({"segments/new.yaml": new, "campaigns/hello.yaml": hello}))
+        await node.quiesce()
+        segments, status = await ask(node, "segments"), await ask(node, "scans")
+        await process(node, event("bob"))
+        user, sends = await ask(node, "user", external_id="bob"), await ask(node, "sends")
+        changes = [msgspec.json.decode(record.value) for _, record in await records(node, "segment-changes")]
 
-    assert (again["applied"], again["changes"]) == (False, [])
+    assert segments == {"new": {"entered": 1, "left": 0, "now": 1}}
+    assert {row["state"] for row in status} == {"current"}
+    assert [row["decided"] for row in status] == [row["users"] for row in status]
+    assert list(user["segments"]) == ["new"]
+    assert sends == {"hello": {"sent": 1}}
+    assert {(row["external_id"], row["segment"], row["change"], row.get("built", False)) for row in changes} == {
+        ("ann", "fans", "enter", False),
+        ("bob", "fans", "enter", False),
+        ("ann", "fans", "leave", True),
+        ("bob", "fans", "leave", True),
+        ("ann", "new", "enter", True),
+        ("bob", "new", "enter", False),
+    }
+
+
+async def test_while_it_is_built_it_says_so(tmp_path: Path) -> None:
+    """At one user a second the segment says how many are left, the status that it is building, and explain too."""
+    async with running(tmp_path, scan_users_per_s=1) as node:
+        await ask(node, "apply", definitions=wire({"segments/fans.yaml": SEGMENT}))
+        users = [f"u{at:03}" for at in range(300)]
+        await process(node, *(event(user) for user in users))
+        other = {**SEGMENT, "filter": {"event": {"name": "like", "within": "1d"}}}
+        await ask(node, "apply", definitions=wire({"segments/fans.yaml": other}))
+        deadline = asyncio.get_running_loop().time() + 10
+        while any(row["state"] == "waiting" for row in await ask(node, "scans")):
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.01)
+        segments, status = await ask(node, "segments"), await ask(node, "scans")
+        explained = await ask(node, "explain", external_id="u299", segment="fans")
+
+    assert 0 < segments["fans"]["building"] <= 300
+    assert {row["state"] for row in status} == {"building"}
+    assert explained["building"]
+    assert all(row["switch_offset"] for row in status)
 
 
 async def test_a_paused_campaign_stays_paused(tmp_path: Path) -> None:

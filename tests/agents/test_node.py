@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,7 +20,8 @@ from agents import export
 from config import metrics
 from config.clock import ManualClock, SystemClock
 from config.settings import SettingsError, load_settings
-from streams.errors import BadDefinition, BadSetting
+from streams.definitions import read_definitions
+from streams.errors import BadSetting
 from tests.agents.nodes import (
     NOW_MS,
     PARTITIONS,
@@ -54,6 +56,7 @@ FILES: dict[str, Any] = {
         for channel, message in MESSAGES.items()
     },
 }
+OTHER_FILES = {**FILES, "segments/old.yaml": {"name": "old", "filter": {"event": {"name": "like", "at_least": 9}}}}
 # Declared for everyone, set only where Kafka is the transport.
 ELSEWHERE = {"DOOR_OBJECTS", "COMMIT_SECONDS", "CHANGELOG_BYTES", "RESTORED_RECORDS"}
 
@@ -101,6 +104,7 @@ async def test_every_declared_metric_moves_and_is_exposed(
     http = f"127.0.0.1:{free_port()}"
     metrics.BUILD_INFO.clear()
     metrics.LAG_RECORDS.clear()
+    metrics.SCAN_USERS_LEFT.clear()
     metrics.IN_FLIGHT.clear()  # a gauge that is back at 0 does not show that it moved
     before = {name: values(metric) for name, metric in declared().items()}
     clock = ManualClock(NOW_MS)
@@ -115,6 +119,7 @@ async def test_every_declared_metric_moves_and_is_exposed(
         )
         for partition in range(PARTITIONS):
             await node.dead_letters.replay(partition)
+        await ask(node, "apply", definitions=msgspec.to_builtins(read_definitions(OTHER_FILES)))
         await node.quiesce()
         status, text = await get(f"{http}/metrics")
 
@@ -151,24 +156,18 @@ async def test_pause_stops_a_campaign_and_resume_starts_it(tmp_path: Path, works
     assert sorted(users["webhook"], key=str) == [b"one", b"two"]
 
 
-async def test_a_changed_workspace_over_users_is_refused(
-    tmp_path: Path, workspace: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """It is refused with the reason, the folder is free again at once, and the old workspace still runs."""
+async def test_a_changed_workspace_over_users_is_built_at_the_start(tmp_path: Path, workspace: Path) -> None:
+    """A node that starts with another workspace brings the users it finds to it, and the same one changes nothing."""
     data = tmp_path / "data"
     async with running(data, workspace=workspace) as node:
         await process(node, event("ann"))
-    other = write_workspace(tmp_path / "other", {"segments/new.yaml": {**FILES["segments/fresh.yaml"], "name": "new"}})
-    with pytest.raises(BadDefinition, match="changing definitions over existing users is not built yet"):
-        async with running(data, workspace=other):
-            pass
-
-    ended = command(data, "run", workspace=other)
-    assert (ended.returncode, ended.stderr.count("changing definitions over existing users")) == (2, 1)
-    assert "Traceback" not in ended.stderr
-    async with running(data, workspace=workspace) as node:
-        assert (await ask(node, "totals"))["users"] == 1
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    likers = {"name": "likers", "filter": {"event": {"name": "like"}}}
+    other = write_workspace(tmp_path / "other", {"segments/likers.yaml": likers})
+    for _ in range(2):
+        async with running(data, workspace=other) as node:
+            await node.quiesce()
+            assert list((await ask(node, "user", external_id="ann"))["segments"]) == ["likers"]
+            assert node.workspaces.latest_version == 1
 
 
 def command(data: Path, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:

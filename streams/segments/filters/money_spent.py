@@ -72,17 +72,26 @@ def _compile_window(params: Params, series: AmountSeries, within_ms: int) -> Com
     def explain(user: User, now_ms: int) -> dict[str, JSONValue]:
         window = user.amounts.get(series.key)
         change = changes_at(user, now_ms)
-        merged = window is not None and window.merged_until_ms > now_ms - within_ms
         return {
             "holds": test(user, now_ms),
             "amount": str(amount_of(user, now_ms)),
             "currency": params.currency,
             "within": format_duration(within_ms),
             "changes_at": format_time(change) if change is not None else None,
-            "error": "amounts older than the newest 128 may leave up to 24 h late" if merged else "exact",
+            **_exactness(window, now_ms, within_ms),
         }
 
     return Compiled(test, (series.change,), explain, changes_at, (series,))
+
+
+def _exactness(window: AmountWindow | None, now_ms: int, within_ms: int) -> dict[str, JSONValue]:
+    """How far the sum can be relied on, and from when on it is exact."""
+    if window is not None and window.unsure_until_ms > now_ms - within_ms:
+        error = f"amounts up to {format_time(window.unsure_until_ms)} may be missing: the definition came later"
+        return {"error": error, "exact_from": format_time(window.unsure_until_ms + within_ms)}
+    if window is not None and window.merged_until_ms > now_ms - within_ms:
+        return {"error": "amounts older than the newest 128 may leave up to 24 h late"}
+    return {"error": "exact"}
 
 
 _SPENT: Final = User(
