@@ -7,6 +7,7 @@ from platform import python_version
 from typing import Any, Final
 
 import faust
+from prometheus_client import generate_latest
 
 from agents.definitions import Workspaces
 from agents.delivery.agent import Delivery
@@ -20,6 +21,10 @@ from agents.export import Export
 from agents.folder import DataFolder
 from agents.intake import Intake
 from agents.retention import run_retention
+from agents.status.about import VERSION, about
+from agents.status.board import Board
+from agents.status.gauges import Gauges
+from agents.status.watchdog import Watchdog
 from agents.ticker import run_ticker
 from agents.users import Users
 from agents.web.commands import COMMANDS
@@ -38,7 +43,6 @@ from streams.events import JSONValue
 from tables.store import Store
 
 META_PARTITIONS: Final = b"partitions"
-VERSION: Final = "0.1.0"
 QUIET_LOOK_S: Final = 0.02
 
 
@@ -90,7 +94,10 @@ class Node:
         self.workspaces.on_change = self.users.switch
         has_door = door and bool(settings.http)
         keys = Keys(settings.data, settings.api_key) if has_door else None
-        self.server = HttpServer(self._has_failed, self._refresh, Door(self.log, self._clock, keys) if keys else None)
+        self.gauges = Gauges(self)
+        self.watchdog = Watchdog()
+        self.board = Board(self.gauges, self._clock, about(settings))
+        self.server = HttpServer(self._has_failed, self._metrics, Door(self.log, self._clock, keys) if keys else None)
         self.control = ControlServer(self._commands())
 
     async def start(self) -> None:
@@ -100,6 +107,7 @@ class Node:
             on_kafka = self.settings.on_kafka
             users = await self.workspaces.has_letters() if on_kafka else bool(self.queries.totals()["users"])
             await self.workspaces.adopt(self.settings.workspace, has_users=users, insist=not on_kafka)
+        self.watchdog.start()
         await self.engine.start()
         await self.engine.ready()
         await self.control.start(self.settings.data)
@@ -108,6 +116,8 @@ class Node:
         self._watch(self.export.run)
         self._watch(partial(run_retention, self.engine))
         self._watch(self.engine.watch_faust)
+        self._watch(self.gauges.run)
+        self._watch(self.board.run)
         if self.settings.on_kafka:
             from agents.engine.kafka.membership import publish_positions  # noqa: PLC0415  # only where it is used
 
@@ -115,15 +125,21 @@ class Node:
             self._watch(self.workspaces.follow)
         versions = (VERSION, python_version(), faust.__version__)
         metrics.BUILD_INFO.labels(*versions).set(1)
+        await self.gauges.sample()
         set_up_interpreter()
         self.server.ready = True
 
     def _has_failed(self) -> bool:
-        return self.failure is not None and self.failure.done()
+        return self.gauges.stuck or (self.failure is not None and self.failure.done())
 
-    def _refresh(self) -> None:
-        for (topic, partition), lag in self.engine.slices.lag().items():
-            metrics.LAG_RECORDS.labels(topic, str(partition)).set(lag)
+    def refresh(self) -> None:
+        """Bring gauges up to date."""
+        if self.server.ready:
+            self.gauges.show()
+
+    def _metrics(self) -> bytes:
+        self.refresh()
+        return generate_latest(metrics.REGISTRY)
 
     def _watch(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run work beside the agents; its error stops the process like theirs."""
@@ -186,6 +202,7 @@ class Node:
     async def stop(self, timeout_s: float = 5.0) -> bool:
         """Finish what is in flight and close; False when something had to be cut off."""
         self.server.ready = False
+        self.watchdog.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

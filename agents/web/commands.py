@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 import msgspec
 
 from agents.delivery.held import change_held_offline
+from agents.status.families import families_of
 from agents.web.dead_letters import DeadLetters
 from agents.web.queries import Queries
+from config import metrics
 from streams import topics
 from streams.definitions import Definitions
 from streams.errors import BadSetting
@@ -120,6 +122,31 @@ def _progress(node: "Node") -> JSONValue:
     return run
 
 
+def _status(node: "Node") -> JSONValue:
+    async def run(args: dict[str, Any]) -> dict[str, Any]:
+        if not hasattr(node, "board"):
+            raise BadSetting("status is what a running process says; `lag` reads a folder that nobody uses")
+        await node.board.look()
+        return node.board.summary()
+
+    return run
+
+
+def _readers(node: "Node") -> JSONValue:
+    async def run(args: dict[str, Any]) -> list[dict[str, Any]]:
+        return node.gauges.readers()
+
+    return run
+
+
+def _metrics(node: "Node") -> JSONValue:
+    async def run(args: dict[str, Any]) -> list[Any]:
+        node.refresh()
+        return families_of(metrics.REGISTRY)
+
+    return run
+
+
 def _reload(node: "Node") -> JSONValue:
     async def run(args: dict[str, Any]) -> int:
         await node.workspaces.reload()
@@ -156,6 +183,9 @@ COMMANDS: Final = {
     "replay": _reader("replay", "dead_letters", DeadLetters),
     "append": _append,
     "apply": _apply,
+    "status": _status,
+    "readers": _readers,
+    "metrics": _metrics,
     "progress": _progress,
     "flush": _flush,
     "reload": _reload,

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from agents.web.door import BODY_BYTES_MAX, Door
-from config import metrics
 from streams.errors import BadSetting
 
 STOP_S_MAX: Final = 2.0
@@ -16,10 +15,10 @@ STOP_S_MAX: Final = 2.0
 class HttpServer:
     """Serves at one address; `ready` is set by whoever starts it."""
 
-    def __init__(self, has_failed: Callable[[], bool], refresh: Callable[[], None], door: Door | None) -> None:
-        """`refresh` brings gauges up to date before they are shown."""
+    def __init__(self, has_failed: Callable[[], bool], metrics: Callable[[], bytes], door: Door | None) -> None:
+        """`metrics` gives the text of `/metrics`, up to date."""
         self._has_failed = has_failed
-        self._refresh = refresh
+        self._text_of_metrics = metrics
         self._door = door
         self._runner: web.AppRunner | None = None
         self.ready = False
@@ -56,5 +55,4 @@ class HttpServer:
         return web.json_response({"status": "ok" if self.ready else "starting"}, status=200 if self.ready else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        self._refresh()
-        return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=self._text_of_metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
