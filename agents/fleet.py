@@ -24,6 +24,7 @@ from agents.web.control import ControlClient, ControlServer
 from agents.web.door import Door
 from agents.web.keys import Keys
 from agents.web.server import HttpServer
+from agents.web.status import StatusPage
 from config import metrics
 from config.clock import SystemClock
 from config.settings import EXPORT_TOPIC, PREFIX, Settings
@@ -85,7 +86,8 @@ class Fleet:
         clock = SystemClock()
         self._crew = Crew(self._workers, self.log, clock)
         self.board = Board(self._crew, clock, about(settings, "fleet"))
-        self._server = HttpServer(self._has_failed, self._metrics, Door(self.log, clock, keys) if keys else None)
+        taker = Door(self.log, clock, keys) if keys else None
+        self._server = HttpServer(self._has_failed, self._metrics, taker, StatusPage(self.board, keys, self))
         self._control = ControlServer({name: self._command(name) for name in (*MERGES, "status")})
 
     async def start(self) -> None:

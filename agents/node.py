@@ -34,6 +34,7 @@ from agents.web.door import Door
 from agents.web.keys import Keys
 from agents.web.queries import Queries
 from agents.web.server import HttpServer
+from agents.web.status import StatusPage
 from channels.sinks.avro_files import AvroFiles
 from config import metrics
 from config.clock import Clock
@@ -97,7 +98,8 @@ class Node:
         self.gauges = Gauges(self)
         self.watchdog = Watchdog()
         self.board = Board(self.gauges, self._clock, about(settings))
-        self.server = HttpServer(self._has_failed, self._metrics, Door(self.log, self._clock, keys) if keys else None)
+        taker = Door(self.log, self._clock, keys) if keys else None
+        self.server = HttpServer(self._has_failed, self._metrics, taker, StatusPage(self.board, keys, self))
         self.control = ControlServer(self._commands())
 
     async def start(self) -> None:

@@ -7,6 +7,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from agents.web.door import BODY_BYTES_MAX, Door
+from agents.web.status import StatusPage
 from streams.errors import BadSetting
 
 STOP_S_MAX: Final = 2.0
@@ -15,11 +16,18 @@ STOP_S_MAX: Final = 2.0
 class HttpServer:
     """Serves at one address; `ready` is set by whoever starts it."""
 
-    def __init__(self, has_failed: Callable[[], bool], metrics: Callable[[], bytes], door: Door | None) -> None:
+    def __init__(
+        self,
+        has_failed: Callable[[], bool],
+        metrics: Callable[[], bytes],
+        door: Door | None,
+        status: StatusPage | None = None,
+    ) -> None:
         """`metrics` gives the text of `/metrics`, up to date."""
         self._has_failed = has_failed
         self._text_of_metrics = metrics
         self._door = door
+        self._status = status
         self._runner: web.AppRunner | None = None
         self.ready = False
 
@@ -32,6 +40,8 @@ class HttpServer:
         app.router.add_get("/health/ready", self._ready)
         app.router.add_get("/health/startup", self._ready)
         app.router.add_get("/metrics", self._metrics)
+        if self._status is not None:
+            self._status.add_routes(app)
         if self._door is not None:
             self._door.add_routes(app)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S_MAX)
