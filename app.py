@@ -314,6 +314,7 @@ RUNS: Final[dict[str, Run]] = {
     "user": _asks("user", listing.tree, "external_id"),
     "explain": _asks("explain", listing.why, "external_id", "segment"),
     "segments": _asks("segments", _by("segment")),
+    "status": _asks("status", listing.status),
     "lag": _asks("lag", lambda rows: _table(listing.lag(rows))),
     "tail": _asks("tail", lambda rows: _table(rows, *TAIL_COLUMNS), "topic", "limit"),
     "pause": _pause,

@@ -2,12 +2,15 @@
 
 import asyncio
 
+from prometheus_client import generate_latest
+
 from agents.engine.kafka.log import KafkaLog
 from agents.engine.pace import Pace
 from agents.folder import DataFolder
 from agents.web.door import Door
 from agents.web.keys import Keys
 from agents.web.server import HttpServer
+from config import metrics
 from config.clock import SystemClock
 from config.settings import Settings
 from streams.errors import BadSetting
@@ -25,7 +28,9 @@ class DoorNode:
         self.log = KafkaLog(settings, Pace())
         self.failure: asyncio.Future[BaseException] | None = None
         keys = Keys(settings.data, settings.api_key)
-        self._server = HttpServer(lambda: False, lambda: None, Door(self.log, SystemClock(), keys))
+        self._server = HttpServer(
+            lambda: False, lambda: generate_latest(metrics.REGISTRY), Door(self.log, SystemClock(), keys)
+        )
 
     async def start(self) -> None:
         """Connect, then serve."""

@@ -16,10 +16,16 @@ from agents.definitions import Workspaces
 from agents.engine.kafka.log import KafkaLog
 from agents.engine.pace import Pace
 from agents.folder import DataFolder
+from agents.status.about import about
+from agents.status.board import Board
+from agents.status.crew import Crew
+from agents.status.families import exposition
 from agents.web.control import ControlClient, ControlServer
 from agents.web.door import Door
 from agents.web.keys import Keys
 from agents.web.server import HttpServer
+from agents.web.status import StatusPage
+from config import metrics
 from config.clock import SystemClock
 from config.settings import EXPORT_TOPIC, PREFIX, Settings
 from streams.errors import BadSetting, HeadraceError, OutsideFailing
@@ -42,6 +48,7 @@ class _Worker:
         self.number = number
         self.folder = settings.data / f"worker-{number}"
         self.process: asyncio.subprocess.Process | None = None
+        self.ended = "not started yet"
         self._command = command
         self._environment = _environment(settings, number, self.folder)
 
@@ -51,6 +58,7 @@ class _Worker:
         self.process = await asyncio.create_subprocess_exec(
             *self._command, env=self._environment, stdin=asyncio.subprocess.PIPE, stdout=sys.stderr
         )
+        self.ended = ""
 
     async def ask(self, command: str, args: Answer) -> JSONValue:
         """One command's answer. Raises ConnectionError or FileNotFoundError while it does not listen."""
@@ -75,8 +83,12 @@ class Fleet:
         self._watchers: list[asyncio.Task[None]] = []
         self._log = structlog.get_logger("headrace")
         keys = Keys(settings.data, settings.api_key) if settings.http and door else None
-        self._server = HttpServer(self._has_failed, _nothing, Door(self.log, SystemClock(), keys) if keys else None)
-        self._control = ControlServer({name: self._command(name) for name in MERGES})
+        clock = SystemClock()
+        self._crew = Crew(self._workers, self.log, clock)
+        self.board = Board(self._crew, clock, about(settings, "fleet"))
+        taker = Door(self.log, clock, keys) if keys else None
+        self._server = HttpServer(self._has_failed, self._metrics, taker, StatusPage(self.board, keys, self))
+        self._control = ControlServer({name: self._command(name) for name in (*MERGES, "status")})
 
     async def start(self) -> None:
         """Apply the workspace, start every worker, and wait until all partitions are open.
@@ -92,7 +104,8 @@ class Fleet:
             await workspaces.load()
             await workspaces.adopt(self.settings.workspace, insist=True)
         await self._server.start(self.settings.http)
-        self._watchers = [asyncio.create_task(self._watch(worker)) for worker in self._workers]
+        self._watchers = [asyncio.create_task(self.board.run())]
+        self._watchers += [asyncio.create_task(self._watch(worker)) for worker in self._workers]
         try:
             async with asyncio.timeout(START_S_MAX):
                 while not await self._all_open():
@@ -109,6 +122,10 @@ class Fleet:
         except (OSError, HeadraceError):
             return False
         return bool(found["partitions"] == list(range(self.settings.partitions)))
+
+    def _metrics(self) -> bytes:
+        """Every worker's metrics with its number as a label, and the fleet's own."""
+        return exposition(self._crew.families)
 
     def _has_failed(self) -> bool:
         return self.failure is not None and self.failure.done()
@@ -127,6 +144,7 @@ class Fleet:
             await worker.start()
             assert worker.process is not None
             code = await worker.process.wait()
+            worker.ended = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
             if code == EXIT_BAD_SETTING:
                 self._fail(BadSetting(f"worker {worker.number} refused to start; its message stands above"))
                 return
@@ -134,6 +152,7 @@ class Fleet:
             lived_s = asyncio.get_running_loop().time() - began
             pause_s = RESTART_S_MIN if lived_s > RESTART_S_MAX else min(2 * pause_s, RESTART_S_MAX)
             await asyncio.sleep(pause_s)
+            metrics.WORKER_RESTARTS.labels(str(worker.number)).inc()
 
     def _fail(self, error: BaseException) -> None:
         if self.failure is not None and not self.failure.done():
@@ -141,6 +160,9 @@ class Fleet:
 
     async def ask(self, command: str, args: Answer) -> JSONValue:
         """A command's answer, merged from the workers that it concerns."""
+        if command == "status":
+            await self.board.look()
+            return self.board.summary()
         merge = MERGES[command]
         if merge is _any_one:
             answer = await self._ask_any(command, args)
@@ -227,10 +249,6 @@ def _environment(settings: Settings, number: int, folder: Path) -> dict[str, str
         "CLOCK": settings.clock,
     }
     return {**os.environ, **{PREFIX + name: value for name, value in own.items()}}
-
-
-def _nothing() -> None:
-    """A fleet has no gauges of its own: each worker shows its own."""
 
 
 def _first(answers: list[Any]) -> JSONValue:

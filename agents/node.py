@@ -3,16 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from inspect import isawaitable, signature
 from platform import python_version
-from typing import Any, Final, get_type_hints
+from typing import Any, Final
 
 import faust
-import msgspec
+from prometheus_client import generate_latest
 
 from agents.definitions import Workspaces
 from agents.delivery.agent import Delivery
-from agents.delivery.held import change_held_offline
 from agents.delivery.providers import providers_of
 from agents.engine.agent import Agent
 from agents.engine.engine import Engine
@@ -24,27 +22,29 @@ from agents.folder import DataFolder
 from agents.intake import Intake
 from agents.retention import run_retention
 from agents.scan import run_scans
+from agents.status.about import VERSION, about
+from agents.status.board import Board
+from agents.status.gauges import Gauges
+from agents.status.watchdog import Watchdog
 from agents.ticker import run_ticker
 from agents.users import Users
+from agents.web.commands import COMMANDS
 from agents.web.control import ControlServer
 from agents.web.dead_letters import DeadLetters
 from agents.web.door import Door
 from agents.web.keys import Keys
 from agents.web.queries import Queries
 from agents.web.server import HttpServer
+from agents.web.status import StatusPage
 from channels.sinks.avro_files import AvroFiles
 from config import metrics
 from config.clock import Clock
 from config.settings import Settings
-from streams import topics
-from streams.definitions import Definitions
 from streams.errors import BadSetting
 from streams.events import JSONValue
-from streams.records import Output
 from tables.store import Store
 
 META_PARTITIONS: Final = b"partitions"
-VERSION: Final = "0.1.0"
 QUIET_LOOK_S: Final = 0.02
 
 
@@ -96,7 +96,11 @@ class Node:
         self.workspaces.on_change = self.users.switch
         has_door = door and bool(settings.http)
         keys = Keys(settings.data, settings.api_key) if has_door else None
-        self.server = HttpServer(self._has_failed, self._refresh, Door(self.log, self._clock, keys) if keys else None)
+        self.gauges = Gauges(self)
+        self.watchdog = Watchdog()
+        self.board = Board(self.gauges, self._clock, about(settings))
+        taker = Door(self.log, self._clock, keys) if keys else None
+        self.server = HttpServer(self._has_failed, self._metrics, taker, StatusPage(self.board, keys, self))
         self.control = ControlServer(self._commands())
 
     async def start(self) -> None:
@@ -104,6 +108,7 @@ class Node:
         await self.connect()
         if self.settings.workspace is not None:
             await self.workspaces.adopt(self.settings.workspace, insist=not self.settings.on_kafka)
+        self.watchdog.start()
         await self.engine.start()
         await self.engine.ready()
         await self.control.start(self.settings.data)
@@ -113,6 +118,8 @@ class Node:
         self._watch(self.export.run)
         self._watch(partial(run_retention, self.engine))
         self._watch(self.engine.watch_faust)
+        self._watch(self.gauges.run)
+        self._watch(self.board.run)
         if self.settings.on_kafka:
             from agents.engine.kafka.membership import publish_positions  # noqa: PLC0415  # only where it is used
 
@@ -120,15 +127,21 @@ class Node:
             self._watch(self.workspaces.follow)
         versions = (VERSION, python_version(), faust.__version__)
         metrics.BUILD_INFO.labels(*versions).set(1)
+        await self.gauges.sample()
         set_up_interpreter()
         self.server.ready = True
 
     def _has_failed(self) -> bool:
-        return self.failure is not None and self.failure.done()
+        return self.gauges.stuck or (self.failure is not None and self.failure.done())
 
-    def _refresh(self) -> None:
-        for (topic, partition), lag in self.engine.slices.lag().items():
-            metrics.LAG_RECORDS.labels(topic, str(partition)).set(lag)
+    def refresh(self) -> None:
+        """Bring gauges up to date."""
+        if self.server.ready:
+            self.gauges.show()
+
+    def _metrics(self) -> bytes:
+        self.refresh()
+        return generate_latest(metrics.REGISTRY)
 
     def _watch(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run work beside the agents; its error stops the process like theirs."""
@@ -191,6 +204,7 @@ class Node:
     async def stop(self, timeout_s: float = 5.0) -> bool:
         """Finish what is in flight and close; False when something had to be cut off."""
         self.server.ready = False
+        self.watchdog.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -209,152 +223,6 @@ class Node:
     def _commands(self) -> dict[str, Any]:
         """What the control socket answers."""
         return {name: command(self) for name, command in COMMANDS.items()}
-
-
-class _AppendArgs(msgspec.Struct, forbid_unknown_fields=True):
-    """[topic, partition, key, value] of each record, the bytes in base64."""
-
-    outputs: list[tuple[str, int, bytes | None, bytes]]
-
-
-class _ApplyArgs(msgspec.Struct, forbid_unknown_fields=True):
-    definitions: Definitions
-
-
-class _HeldArgs(msgspec.Struct, forbid_unknown_fields=True):
-    dispatch_id: str
-
-
-class _PauseArgs(msgspec.Struct, forbid_unknown_fields=True):
-    campaign: str
-    paused: bool
-
-
-def _args_of(method: Callable[..., Any]) -> type[msgspec.Struct]:
-    """The type of a method's arguments, so that a request of another shape is refused in words."""
-    hints = get_type_hints(method)
-    fields: list[Any] = [
-        (each.name, hints[each.name]) if each.default is each.empty else (each.name, hints[each.name], each.default)
-        for each in signature(method).parameters.values()
-        if each.name != "self"
-    ]
-    return msgspec.defstruct(f"{method.__name__}_args", fields, forbid_unknown_fields=True)
-
-
-def _reader(name: str, part: str = "queries", owner: type = Queries) -> JSONValue:
-    wanted = _args_of(getattr(owner, name))
-
-    def bind(node: Node) -> JSONValue:
-        async def run(args: dict[str, Any]) -> JSONValue:
-            answer = getattr(getattr(node, part), name)(**msgspec.structs.asdict(msgspec.convert(args, wanted)))
-            return await answer if isawaitable(answer) else answer
-
-        return run
-
-    return bind
-
-
-def _append(node: Node) -> JSONValue:
-    async def run(args: dict[str, Any]) -> int:
-        outputs = [Output(*row) for row in msgspec.convert(args, _AppendArgs).outputs]
-        for output in outputs:
-            if output.topic != topics.EVENTS.name:
-                raise BadSetting("only the events topic takes records from outside")
-            if not 0 <= output.partition < node.settings.partitions:
-                raise BadSetting(f"no partition {output.partition}; there are {node.settings.partitions}, from 0 on")
-        await node.engine.transport.append(outputs)
-        return len(outputs)
-
-    return run
-
-
-def _apply(node: Node) -> JSONValue:
-    async def run(args: dict[str, Any]) -> dict[str, Any]:
-        definitions = msgspec.convert(args, _ApplyArgs).definitions
-        workspaces = node.workspaces
-        changes = workspaces.changes(definitions)
-        applied = await workspaces.apply(definitions)
-        return {
-            "applied": applied,
-            "version": workspaces.latest_version,
-            "digest": workspaces.latest.digest,
-            "changes": changes,
-            "paused": sorted(workspaces.latest.paused),
-        }
-
-    return run
-
-
-def _pause(node: Node) -> JSONValue:
-    async def run(args: dict[str, Any]) -> bool:
-        wanted = msgspec.convert(args, _PauseArgs)
-        await node.workspaces.pause(wanted.campaign, paused=wanted.paused)
-        return wanted.paused
-
-    return run
-
-
-def _partitions(node: Node) -> JSONValue:
-    async def run(args: dict[str, Any]) -> int:
-        return node.settings.partitions
-
-    return run
-
-
-READERS: Final = ("user", "segments", "explain", "sends", "dispatches", "lag", "tail", "totals", "scans")
-
-
-def _progress(node: Node) -> JSONValue:
-    async def run(args: dict[str, Any]) -> dict[str, Any]:
-        return await node.progress()
-
-    return run
-
-
-def _reload(node: Node) -> JSONValue:
-    async def run(args: dict[str, Any]) -> int:
-        await node.workspaces.reload()
-        return node.workspaces.latest_version
-
-    return run
-
-
-def _flush(node: Node) -> JSONValue:
-    async def run(args: dict[str, Any]) -> int:
-        await node.export.flush()
-        return 1
-
-    return run
-
-
-def _held(action: str, state: str) -> JSONValue:
-    def bind(node: Node) -> JSONValue:
-        async def run(args: dict[str, Any]) -> int:
-            dispatch_id = msgspec.convert(args, _HeldArgs).dispatch_id
-            if not hasattr(node, "delivery"):
-                return await change_held_offline(node.engine, dispatch_id, state)
-            count: int = await getattr(node.delivery, action)(dispatch_id)
-            return count
-
-        return run
-
-    return bind
-
-
-COMMANDS: Final = {
-    **{name: _reader(name) for name in READERS},
-    "dead_letters": _reader("newest", "dead_letters", DeadLetters),
-    "replay": _reader("replay", "dead_letters", DeadLetters),
-    "append": _append,
-    "apply": _apply,
-    "progress": _progress,
-    "flush": _flush,
-    "reload": _reload,
-    "pause": _pause,
-    "release": _held("release", "pending"),
-    "discard": _held("discard", "aborted"),
-    "partitions": _partitions,
-}
 
 
 def _check_partitions(store: Store, settings: Settings) -> None:

@@ -1,10 +1,14 @@
-"""Every metric, by Prometheus convention: base units, `_total` on counters, nothing user-made as a label."""
+"""Every metric, by Prometheus convention: base units, `_total` on counters.
+
+Labels are bounded: nothing that a user sends is one. Segments, which operators name, are the one exception.
+"""
 
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 REGISTRY: Final = CollectorRegistry()
+_PLACE: Final = ("agent", "topic", "partition")
 _LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -35,7 +39,45 @@ DEAD_LETTERS_REPLAYED: Final = _counter("dead_letters_replayed_total", "Dead let
 ATTEMPT_SECONDS: Final = _histogram("send_attempt_seconds", "Time of one attempt of a dispatch.", "channel")
 IN_FLIGHT: Final = _gauge("sends_in_flight", "Dispatches between attempt and outcome.", "channel")
 DEAD_LETTERS: Final = _counter("dead_letters_total", "Records refused, kept in dead-letters.", "reason")
-LAG_RECORDS: Final = _gauge("consumer_lag_records", "Records not yet processed.", "topic", "partition")
+LAG_RECORDS: Final = _gauge("consumer_lag_records", "Records not yet processed, as Kafka counts them.", *_PLACE)
+LAG_SECONDS: Final = _gauge("consumer_lag_seconds", "Age of the oldest record not yet processed; 0 for none.", *_PLACE)
+CONSUMER_POSITION: Final = _gauge("consumer_position_offset", "Offset of the next record to process.", *_PLACE)
+LOG_END: Final = _gauge("log_end_offset", "Offset that the next record will get.", "topic", "partition")
+LOG_START: Final = _gauge("log_start_offset", "Offset of the oldest record still kept.", "topic", "partition")
+CONSUMER_STATUS: Final = _gauge(
+    "consumer_status", "1 for the status that holds: OK, WARN, STALL or STOP.", *_PLACE, "status"
+)
+CONSUMER_STATUS_SINCE: Final = _gauge(
+    "consumer_status_since_timestamp_seconds", "When the status began to hold.", *_PLACE
+)
+RETENTION_HEADROOM_SECONDS: Final = _gauge(
+    "consumer_retention_headroom_seconds", "How long the next record to process is still kept.", *_PLACE
+)
+TIMERS_OVERDUE_SECONDS: Final = _gauge(
+    "timers_overdue_seconds", "How late the oldest pending timer is; 0 when none is due.", "partition"
+)
+TIMERS_NEXT: Final = _gauge("timers_next_timestamp_seconds", "When the oldest pending timer is due.", "partition")
+SEGMENT_FRESHNESS_SECONDS: Final = _gauge(
+    "segment_freshness_seconds", "How far behind the present a segment's members may be.", "segment"
+)
+DISPATCHES: Final = _gauge(
+    "dispatches", "Dispatches without an outcome; held: nobody knows if they were sent.", "channel", "state"
+)
+SILENT_HOSTS: Final = _gauge("send_silent_hosts", "Hosts whose last attempt got no answer.", "channel")
+OLDEST_ATTEMPT_SECONDS: Final = _gauge(
+    "send_oldest_attempt_seconds", "How long the oldest attempt under way has waited.", "channel"
+)
+IN_FLIGHT_MAX: Final = _gauge("sends_in_flight_max", "The most dispatches between attempt and outcome.", "channel")
+PARTITIONS_HELD: Final = _gauge("partitions_held", "Partitions that this worker has open.")
+PARTITIONS_WANTED: Final = _gauge("partitions_assigned", "Partitions that this worker is assigned.")
+REBALANCING: Final = _gauge("rebalancing", "1 while no records are taken because partitions move.")
+REBALANCES: Final = _counter("rebalances_total", "Times that partitions were assigned.")
+RESTORE_REMAINING: Final = _gauge("restore_remaining_records", "Changelog records left to apply.", "partition")
+EXPORT_WAITING: Final = _gauge("export_waiting_records", "Records read that no export file holds yet.")
+LOOP_BLOCKED_SECONDS: Final = _gauge("loop_blocked_seconds", "How long the event loop has not turned.")
+WATCHDOG_STALLS: Final = _counter("watchdog_stalls_total", "Stalls that the watchdog saw begin.", "kind")
+WORKER_UP: Final = _gauge("worker_up", "Whether a worker of the fleet runs and answers.", "worker")
+WORKER_RESTARTS: Final = _counter("worker_restarts_total", "Times a worker ended and was started again.", "worker")
 COMMIT_SECONDS: Final = _histogram("commit_seconds", "Time of one transaction on Kafka, from its begin.")
 CHANGELOG_BYTES: Final = _counter("changelog_bytes_total", "Bytes of state appended to the changelog.")
 RESTORED_RECORDS: Final = _counter("restored_records_total", "Changelog records applied when partitions opened.")

@@ -104,6 +104,11 @@ class Delivery:
         written = all(writer.idle for writer in self._writers.values())
         return written and not any(table.running for table in self.dispatches.values())
 
+    @property
+    def pumps(self) -> dict[str, Pump]:
+        """The pump of each channel, to look at."""
+        return self._pumps
+
     def position(self, topic: str, partition: int) -> int:
         """The next offset, as committed with the dispatches."""
         return read_position(self._engine.store, NAME, topic, partition)

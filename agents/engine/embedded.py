@@ -60,6 +60,11 @@ class EmbeddedTransport:
         """The next slice."""
         return self._log.read(topic, partition, offset)
 
+    def appended_ms(self, topic: str, partition: int, offset: int) -> int | None:
+        """The next record's append time."""
+        records = self._log.read(topic, partition, offset, 1)
+        return records[0].append_ms if records else None
+
     def reached(self, topic: str, partition: int, offset: int) -> int:
         """The embedded log has no holes."""
         return offset

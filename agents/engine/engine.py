@@ -14,6 +14,7 @@ from agents.engine.lanes import Lanes
 from agents.engine.pace import Pace
 from agents.engine.slices import Slices
 from agents.engine.transport import Transport
+from config import metrics
 from config.clock import Clock
 from config.settings import Settings
 from streams.errors import OutsideFailing, Revoked
@@ -94,6 +95,7 @@ class Engine:
         """
         self.slices.paused = True
         self._wanted = partitions
+        metrics.REBALANCES.inc()
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._change())
 
@@ -172,6 +174,11 @@ class Engine:
         """Raise what made Faust give up: it would stay silent otherwise."""
         await self.app._crashed.wait()
         raise OutsideFailing(f"Faust stopped: {self.app.crash_reason!r}")
+
+    @property
+    def assigned(self) -> set[int] | None:
+        """The partitions that this process is to hold; None while that is being decided."""
+        return self._wanted
 
     @property
     def idle(self) -> bool:

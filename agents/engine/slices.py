@@ -54,7 +54,7 @@ class Slices:
             self._pass_holes(place, feed)
             return None
         feed.position = records[-1].offset + 1
-        feed.in_flight.append([feed.position, False])
+        feed.in_flight.append([feed.position, False, records[0].append_ms])
         return Slice(*place, records, feed.position)
 
     def _pass_holes(self, place: Place, feed: _Feed) -> None:
@@ -98,6 +98,13 @@ class Slices:
     def lag(self) -> dict[Place, int]:
         """Records not finished, per partition."""
         return {place: max(0, self._transport.end(*place) - feed.finished) for place, feed in self._feeds.items()}
+
+    def oldest_ms(self, place: Place) -> int | None:
+        """When the first record not finished was appended; None when there is none, or it has not arrived."""
+        feed = self._feeds.get(place)
+        if feed is None:
+            return None
+        return int(feed.in_flight[0][2]) if feed.in_flight else self._transport.appended_ms(*place, feed.position)
 
     def is_caught_up(self, place: Place) -> bool:
         """Whether everything in the partition is finished."""

@@ -64,6 +64,9 @@ class Transport(Log, Protocol):
     def read(self, topic: str, partition: int, offset: int) -> list[Record]:
         """The next slice of a followed place: within its bounds, at least one record if one has arrived."""
 
+    def appended_ms(self, topic: str, partition: int, offset: int) -> int | None:
+        """The append time of the record that `read` would give first; None when none has arrived."""
+
     def reached(self, topic: str, partition: int, offset: int) -> int:
         """Where the next record can lie at the lowest when `read` at `offset` gave nothing: holes are passed."""
 

@@ -28,6 +28,7 @@ def arguments_parser(description: str) -> argparse.ArgumentParser:
     add("explain", "why a user is in a segment, or not", user, segment)
     add("segments", "how many entered, left and are in each segment")
     add("lag", "records not yet processed, per agent")
+    add("status", "which component is in what state, since when and why, of a running process")
     topic = _word("topic", "such as events, dead-letters or segment-changes")
     add("tail", "the newest records of a topic", topic, _limit(20))
     campaign, every = _word("campaign", "its name", nargs="?"), _flag("--all", "every campaign")

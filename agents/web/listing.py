@@ -121,6 +121,27 @@ def lag(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return found
 
 
+def status(answer: Row) -> str:
+    """The headline, then each component with its state, for how long, and why."""
+    rows = [
+        {
+            "component": each["component"],
+            "state": each["state"],
+            "for": _ago((answer["at_ms"] - each["since_ms"]) / 1000),
+            "why": each["why"],
+        }
+        for each in answer["components"]
+    ]
+    return f"{cell(answer['headline'])}\n\n{table(rows)}"
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
 def letters(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Dead letters, the refused record's place in one column."""
     return [

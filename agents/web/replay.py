@@ -1,11 +1,18 @@
 """Replaying dead letters over all partitions, whoever holds them."""
 
-from typing import Any
+from typing import Any, Protocol
 
-from agents.web.session import Session
+from streams.events import JSONValue
 
 
-async def replay_all(session: Session, *, reason: str, limit: int, again: bool) -> dict[str, Any]:
+class Asked(Protocol):
+    """Whoever answers commands: a session of the command line, a node, a fleet."""
+
+    async def ask(self, command: str, args: dict[str, Any]) -> JSONValue:
+        """One command's answer. Raises HeadraceError."""
+
+
+async def replay_all(session: Asked, *, reason: str, limit: int, again: bool) -> dict[str, Any]:
     """Replay partition by partition: see `DeadLetters.replay`; `limit` counts over all, 0 for no limit.
 
     Returns:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from agents.web.door import BODY_BYTES_MAX, Door
-from config import metrics
+from agents.web.status import StatusPage
 from streams.errors import BadSetting
 
 STOP_S_MAX: Final = 2.0
@@ -16,11 +16,18 @@ STOP_S_MAX: Final = 2.0
 class HttpServer:
     """Serves at one address; `ready` is set by whoever starts it."""
 
-    def __init__(self, has_failed: Callable[[], bool], refresh: Callable[[], None], door: Door | None) -> None:
-        """`refresh` brings gauges up to date before they are shown."""
+    def __init__(
+        self,
+        has_failed: Callable[[], bool],
+        metrics: Callable[[], bytes],
+        door: Door | None,
+        status: StatusPage | None = None,
+    ) -> None:
+        """`metrics` gives the text of `/metrics`, up to date."""
         self._has_failed = has_failed
-        self._refresh = refresh
+        self._text_of_metrics = metrics
         self._door = door
+        self._status = status
         self._runner: web.AppRunner | None = None
         self.ready = False
 
@@ -33,6 +40,8 @@ class HttpServer:
         app.router.add_get("/health/ready", self._ready)
         app.router.add_get("/health/startup", self._ready)
         app.router.add_get("/metrics", self._metrics)
+        if self._status is not None:
+            self._status.add_routes(app)
         if self._door is not None:
             self._door.add_routes(app)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S_MAX)
@@ -56,5 +65,4 @@ class HttpServer:
         return web.json_response({"status": "ok" if self.ready else "starting"}, status=200 if self.ready else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        self._refresh()
-        return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=self._text_of_metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -72,6 +72,11 @@ class Feeds:
         self._taken.set()
         return records
 
+    def appended_ms(self, place: Place, offset: int) -> int | None:
+        """The append time of the next record that has arrived, at `offset` or above."""
+        feed = self._feeds.get(place)
+        return next((record.append_ms for record in feed.records if record.offset >= offset), None) if feed else None
+
     def reached(self, place: Place, offset: int) -> int:
         """How far the partition is read when nothing has arrived."""
         feed = self._feeds.get(place)

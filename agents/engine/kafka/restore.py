@@ -53,7 +53,9 @@ async def _apply(reader: AIOKafkaConsumer, tp: TopicPartition, changelog: Change
     reader.assign([tp])
     reader.seek(tp, max(start, changelog.next_offset))
     count = 0
-    while await reader.position(tp) < end:
+    remaining = metrics.RESTORE_REMAINING.labels(str(tp.partition))
+    while (position := await reader.position(tp)) < end:
+        remaining.set(end - position)
         async with asyncio.timeout(STALL_S_MAX):
             fetched = await reader.getmany(tp, timeout_ms=WAIT_MS, max_records=BATCH_RECORDS)
         records = fetched.get(tp, [])
@@ -62,4 +64,5 @@ async def _apply(reader: AIOKafkaConsumer, tp: TopicPartition, changelog: Change
             count += len(records)
             metrics.RESTORED_RECORDS.inc(len(records))
             await asyncio.sleep(0)
+    metrics.RESTORE_REMAINING.remove(str(tp.partition))
     return count

@@ -146,6 +146,10 @@ class KafkaTransport(KafkaLog):
         """The next slice that has arrived."""
         return self._feeds.read((topic, partition), offset)
 
+    def appended_ms(self, topic: str, partition: int, offset: int) -> int | None:
+        """The append time of the next record that has arrived."""
+        return self._feeds.appended_ms((topic, partition), offset)
+
     def reached(self, topic: str, partition: int, offset: int) -> int:
         """Past transaction markers and aborted records."""
         return self._feeds.reached((topic, partition), offset)
