@@ -97,7 +97,7 @@ class Checks:
 
     def finish(self, slices: Slices, piece: Slice) -> None:
         """The watermark is never past what its agent has committed; exports keep their own cursor."""
-        node = self._site.nodes.get(0)
+        node = self._site.made.get(0)
         if node is None or piece.topic == topics.CURRENTS.name or node.engine.slices is not slices:
             return
         done = slices.watermark((piece.topic, piece.partition))

@@ -55,7 +55,8 @@ class Model:
         until = max(self.clock, append_ms)
         while (due := self._next(until)) is not None:
             self.clock = due[0]
-            self._due(due[1], due[0])
+            for name in due[1]:
+                self._due(name, due[0])
         self.clock = until
         if kind == "switch":
             self.version = max(self.version, rest[0])
@@ -67,15 +68,16 @@ class Model:
 
     # ---- time
 
-    def _next(self, until: int) -> tuple[int, str] | None:
-        """The first moment, not after `until`, at which time alone changes somebody; ties in order of name."""
+    def _next(self, until: int) -> tuple[int, list[str]] | None:
+        """The first moment, not after `until`, at which time alone changes somebody, and whom, in order of name."""
         found = []
         for name, user in self.users.items():
             times = [at + WINDOW_MS for at in user.likes] + [at + SPENT_MS for at, _ in user.spent]
             times += [at for at, _, _ in user.waiting]
             found += [(at, name) for at in times if self.clock < at <= until]
             found += [(self.clock, name) for at, _, _ in user.waiting if at <= self.clock]
-        return min(found, default=None)
+        first = min(found, default=None)
+        return None if first is None else (first[0], sorted({name for at, name in found if at == first[0]}))
 
     def _due(self, name: str, now: int) -> None:
         user = self.users[name]

@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.simulation import embedded_checks
 from tests.simulation.faults import plan_faults
 from tests.simulation.loop import Stuck, VirtualLoop
+from tests.simulation.planted import PLANTS
 from tests.simulation.runtime import replaced
 from tests.simulation.site import Site
 from tests.simulation.workload import plan, workspace
@@ -31,31 +32,31 @@ class Verdict:
     """What a seed showed: nothing in `broken` means that every law held."""
 
     seed: int
-    shape: str
+    plant: str = ""
     digest: str = ""
     broken: list[str] = field(default_factory=list)
     facts: dict[str, int] = field(default_factory=dict)
 
 
-def simulate(seed: int, tells: Callable[[str], None] | None = None, workspace_folder: Path | None = None) -> Verdict:
-    """Run one seed in a folder of its own, below the memory disk where there is one."""
+def simulate(seed: int, plant: str = "", tells: Callable[[str], None] | None = None) -> Verdict:
+    """Run one seed, with a planted bug or none, in a folder of its own, below the memory disk where there is one."""
     root = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="headrace-simulation-", dir=root))
     try:
-        return _run(seed, folder, tells)
+        return _run(Verdict(seed, plant), folder, tells)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(seed: int, folder: Path, tells: Callable[[str], None] | None) -> Verdict:
-    dice = random.Random(seed)
-    verdict = Verdict(seed, "embedded")
+def _run(verdict: Verdict, folder: Path, tells: Callable[[str], None] | None) -> Verdict:
+    dice = random.Random(verdict.seed)
+    planted = PLANTS[verdict.plant]() if verdict.plant else []
     loop = VirtualLoop(dice, shuffles=dice.random() < 0.5, tells=tells)
     site = Site(loop, dice, folder / "data", _write_workspace(folder / "workspace"))
     gc.disable()
     asyncio.set_event_loop(loop)
     try:
-        with replaced(site.replacements()):
+        with replaced([*site.replacements(), *planted]):
             try:
                 loop.run_until_complete(_story(site, verdict))
             except Stuck as error:

@@ -80,6 +80,7 @@ class Site:
         self.workspace = workspace
         self.world = World(loop)
         self.disks: dict[int, Disk] = {}
+        self.made: dict[int, Node] = {}
         self.nodes: dict[int, Node] = {}
         self.processes: dict[int, Process] = {}
         self.broken: list[str] = []
@@ -136,6 +137,7 @@ class Site:
 
     async def _live(self, number: int, process: Process) -> None:
         node = Node(self.settings_of(number), SiteClock(self))
+        self.made[number] = node  # it may attempt something before it says that it is there
         node.wire()
         await node.start()
         self.nodes[number] = node
@@ -275,12 +277,7 @@ class Site:
         process = Process.current()
         assert process is not None
         number = next(number for number, each in self.processes.items() if each is process)
-        return {name: Watched(each, self, lambda: self.nodes_any[number]) for name, each in real.items()}
-
-    @property
-    def nodes_any(self) -> dict[int, Node]:
-        """Nodes that are there, or are starting."""
-        return self.nodes
+        return {name: Watched(each, self, lambda: self.made[number]) for name, each in real.items()}
 
 
 def _step(kind: str) -> None:
