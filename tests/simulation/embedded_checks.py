@@ -66,7 +66,7 @@ class Checks:
         self.broken: list[str] = []
         self._bytes: dict[str, bytes] = {}
         self._log: Places = {}
-        site.on_attempt, site.on_finish, site.on_power = self.attempt, self.finish, self.power
+        site.on_attempt, site.on_take, site.on_power = self.attempt, self.watermark, self.power
 
     def _say(self, text: str) -> None:
         if len(self.broken) < 8:
@@ -95,9 +95,11 @@ class Checks:
         if node.workspaces.latest.is_paused(dispatch.campaign):
             self._say(f"{name} is attempted though {dispatch.campaign} is paused")
 
-    def finish(self, slices: Slices, piece: Slice) -> None:
-        """The watermark is never past what its agent has committed; exports keep their own cursor."""
+    def watermark(self, slices: Slices, piece: Slice) -> None:
+        """It is never past what its agent has committed; exports and a loose `forward` keep their own cursor."""
         node = self._site.made.get(0)
+        if piece.topic == topics.EVENTS.name and self._site.is_loose:
+            return
         if node is None or piece.topic == topics.CURRENTS.name or node.engine.slices is not slices:
             return
         done = slices.watermark((piece.topic, piece.partition))

@@ -22,8 +22,9 @@ from agents.engine.driver import SliceConsumer
 class FaustStandIn:
     """What the engine asks of a Faust app: agents by their topics, and a consumer that takes slices for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_take: Callable[[Any, Any], None]) -> None:
         self.headrace: Any = None
+        self._on_take = on_take
         self.consumer_generation_id = 1
         self.consumer: Any = SimpleNamespace(_thread=SimpleNamespace(publish=self._publish))
         self.should_stop = False
@@ -75,6 +76,7 @@ class FaustStandIn:
         return {TP(name, at) for name in self._queues for at in self.headrace.held}
 
     async def callback(self, message: Any) -> None:
+        self._on_take(self._slices, message.value)
         self._queues[message.topic].put_nowait(message.value)
 
     async def sleep(self, delay_s: float) -> None:

@@ -27,6 +27,7 @@ from streams import exports
 from streams.errors import HeadraceError
 from streams.records import Record
 from tests.simulation.disk import Disk, MemoryStore
+from tests.simulation.disk import Op as Op_
 from tests.simulation.loop import Killed, Process, VirtualLoop
 from tests.simulation.runtime import FaustStandIn, Nowhere, stopwatches
 from tests.simulation.workload import APP, PARTITIONS, Op
@@ -35,6 +36,11 @@ from tests.simulation.world import Endpoint, MailClient, World
 EPOCH_MS = 1_790_000_000_000
 RESTART_S = 0.5
 RETRY_S = 0.3
+LOOSE = 0.4
+"""Of all seeds: state that `forward` was given comes later than its outputs."""
+
+LATER_S = 1.0
+INTAKE_POSITION = b"next\0intake"
 
 
 class Broken(AssertionError):
@@ -91,7 +97,8 @@ class Site:
         self.down_s = 0.0
         self.released = 0
         self.on_attempt: Callable[[Node, Request], None] = lambda node, request: None
-        self.on_finish: Callable[[Slices, Slice], None] = lambda slices, piece: None
+        self.on_take: Callable[[Slices, Slice], None] = lambda slices, piece: None
+        self.is_loose = dice.random() < LOOSE
         self.on_power: Callable[[int], None] = lambda kept: None
         self._keepers: list[asyncio.Task[None]] = []
 
@@ -224,14 +231,14 @@ class Site:
             return MemoryStore(self.disks[number], process, self.loop)
 
         def faust_app(settings: Settings, data: Path) -> FaustStandIn:
-            return FaustStandIn()
+            return FaustStandIn(self.on_take)
 
         def read(transport: EmbeddedTransport, topic: str, partition: int, offset: int) -> list[Record]:
             return transport._log.read(topic, partition, offset, slice_records)
 
         def finish(slices: Slices, piece: Slice) -> None:
             real_finish(slices, piece)
-            self.on_finish(slices, piece)
+            self.on_take(slices, piece)
 
         def append(box: Outbox, requests: list[Request], *, check: bool) -> None:
             _step("before append")
@@ -266,6 +273,7 @@ class Site:
             (users, "EFFECTS_MAX", dice.choice((1, 3, 600))),
             (users, "ROWS_MAX", dice.choice((1, 3, 300))),
             (delivery_module, "PART_SENDS", dice.choice((1, 2, 64))),
+            *(loosely() if self.is_loose else ()),
             *stopwatches(self.loop.stopwatch),
         ]
 
@@ -278,6 +286,33 @@ class Site:
         assert process is not None
         number = next(number for number, each in self.processes.items() if each is process)
         return {name: Watched(each, self, lambda: self.made[number]) for name, each in real.items()}
+
+
+def loosely() -> list[tuple[object, str, object]]:
+    """A transport that uses what `forward` allows, as Kafka's does: outputs at once, their state some time later."""
+    commit = EmbeddedTransport.commit
+
+    def kept_back(transport: EmbeddedTransport) -> dict[int, list[Op_]]:
+        found: dict[int, list[Op_]] = vars(transport).setdefault("_kept_back", {})
+        return found
+
+    async def with_the_rest(transport: EmbeddedTransport, partition: int, batch: Any, outputs: Any) -> None:
+        if any(op[2].startswith(INTAKE_POSITION) for op in batch.ops):  # an older one may not come after it
+            batch.ops[:0] = kept_back(transport).pop(partition, [])
+        await commit(transport, partition, batch, outputs)
+
+    async def forward(transport: EmbeddedTransport, partition: int, batch: Any, outputs: Any) -> None:
+        kept_back(transport).setdefault(partition, []).extend(batch.ops)
+        await commit(transport, partition, transport.batch(), outputs)
+        asyncio.get_running_loop().call_later(LATER_S, later, transport, partition)
+
+    def later(transport: EmbeddedTransport, partition: int) -> None:
+        batch: Any = transport.batch()
+        batch.ops = kept_back(transport).pop(partition, [])
+        if batch.ops:
+            transport._store.write(batch)
+
+    return [(EmbeddedTransport, "commit", with_the_rest), (EmbeddedTransport, "forward", forward)]
 
 
 def _step(kind: str) -> None:
