@@ -1,8 +1,8 @@
 """The command line of the simulation: many seeds on all cores, one seed told in full, or the planted bugs.
 
-    python -m tests.simulation --seeds 5000      # green or not; the last line is JSON
-    python -m tests.simulation --seed 17 --tell  # the same run again, every event of it in words
-    python -m tests.simulation --planted         # how many seeds each planted bug needed to be found
+python -m tests.simulation --seeds 5000      # green or not; the last line is JSON
+python -m tests.simulation --seed 17 --tell  # the same run again, every event of it in words
+python -m tests.simulation --planted         # how many seeds each planted bug needed to be found
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _ERRORS_ONLY = 50
 
 
 def main() -> int:
+    """Run what the arguments ask for; 1 when a seed is red or a planted bug was missed."""
     parser = argparse.ArgumentParser(prog="tests.simulation", description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=5_000, help="how many, from --from on")
     parser.add_argument("--from", type=int, default=0, dest="first")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 
 from streams.errors import BadState
-from tables.store import FAMILIES, Batch
+from tables.store import FAMILIES, Batch, Store
 from tests.simulation.loop import Killed, Process, VirtualLoop
 
 Op = tuple[str, str, bytes, bytes]
@@ -109,7 +109,7 @@ class Disk:
         return lost
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """`tables.store.Store` for one life of a process; what it writes outlives it on the disk."""
 
     def __init__(self, disk: Disk, process: Process | None, loop: VirtualLoop | None) -> None:
@@ -120,8 +120,9 @@ class MemoryStore:
     def batch(self, *, recording: bool = False) -> MemoryBatch:
         return MemoryBatch(recording=recording)
 
-    def write(self, batch: MemoryBatch) -> None:
+    def write(self, batch: Batch) -> None:
         """A kill may come just before or just after; never in between."""
+        assert isinstance(batch, MemoryBatch)
         process = self._process
         if process is not None:
             if not process.alive:

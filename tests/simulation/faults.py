@@ -43,7 +43,7 @@ class Fault:
             site.world.trouble = 0.2 + 0.6 * self.amount
         elif self.kind == "outage":
             site.world.down = True
-            site.loop.call_later(3 * self.amount, setattr, site.world, "down", False)  # noqa: B010
+            site.loop.call_later(3 * self.amount, setattr, site.world, "down", False)
         elif self.kind == "long":
             site.down_s = 8 * 86_400
             site.kill(self.worker)

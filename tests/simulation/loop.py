@@ -221,9 +221,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if handle._cancelled:
                 continue
             process = handle._context.get(_process)
-            if process is not None and not process.alive:
-                process.held.append(handle)
-            elif process is not None and process.frozen:
+            if (process is not None and not process.alive) or (process is not None and process.frozen):
                 process.held.append(handle)
             else:
                 self.steps += 1
@@ -256,4 +254,4 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     continue
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 with suppress(RuntimeError, Killed):  # one that waits while it is closed
-                    task.get_coro().close()  # type: ignore[union-attr]
+                    task.get_coro().close()

@@ -100,7 +100,9 @@ class Model:
             user.seen[event_id] = now
         starting: list[str] = []
         if kind == "event":
-            starting = [each for each in {"like": ("note",), "view": ("view",)}.get(event[1], ()) if self._may(each, user)]
+            starting = [
+                each for each in {"like": ("note",), "view": ("view",)}.get(event[1], ()) if self._may(each, user)
+            ]
         elif kind == "purchase":
             starting = ["order"] if self._may("order", user) else []
         changed = self._write(user, kind, event)
@@ -125,7 +127,8 @@ class Model:
     # ---- segments and campaigns
 
     def _holds(self, segment: str, user: User, now: int) -> bool:
-        likes = sum(1 for at in user.likes if now - WINDOW_MS < at <= now)
+        # What was applied counts at once, though a clock that was set back may put its time ahead of now.
+        likes = sum(1 for at in user.likes if now - WINDOW_MS < at)
         if segment == "active":
             return likes >= 1
         if segment == "fans":
@@ -134,7 +137,7 @@ class Model:
             return bool(user.attributes.get("plan") == "gold")
         if segment == "lapsed":
             return bool(user.likes) and likes < 1
-        return sum((amount for at, amount in user.spent if now - SPENT_MS < at <= now), Decimal(0)) > SPENT_OVER
+        return sum((amount for at, amount in user.spent if now - SPENT_MS < at), Decimal(0)) > SPENT_OVER
 
     def _cross(self, name: str, now: int) -> None:
         user = self.users[name]

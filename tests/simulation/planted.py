@@ -15,6 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from agents import intake
+from agents.delivery import agent, outcomes
 from agents.delivery.agent import Delivery
 from agents.delivery.permits import Permits
 from agents.delivery.writer import Writer
@@ -27,12 +28,14 @@ from channels.channel import Receipt, Request
 from channels.outbox import Outbox
 from channels.smtp import Smtp
 from streams import ids, users
+from streams.campaigns import enter
 from streams.campaigns.trigger import Campaign
 from streams.fold import Fold
 from streams.intake import route
 from streams.profiles.row import User
 from streams.records import Output
 from streams.replays import replays_of
+from streams.segments import membership
 from streams.workspace import Workspace
 from tables.dispatches import Dispatch, Dispatches
 from tables.replayed import Replayed
@@ -167,7 +170,7 @@ def export_cursor_early() -> Replacements:
 
 def set_order() -> Replacements:
     """Campaigns that start together come in the order of their hashes."""
-    real = users.started
+    real = enter.started
 
     def started(*args: Any) -> list[Campaign]:
         return sorted(real(*args), key=lambda each: blake2b((each.name + _life()).encode()).digest())
@@ -204,7 +207,7 @@ def causes_not_kept() -> Replacements:
 
 def timer_late() -> Replacements:
     """A timer is armed a third of a second too late."""
-    real = users.next_change
+    real = membership.next_change
 
     def next_change(*args: Any) -> int | None:
         found = real(*args)
@@ -301,9 +304,7 @@ def tally_apart() -> Replacements:
 
 def outcome_repeated_with_new_attempt() -> Replacements:
     """An outcome names the attempt after the one that it is of."""
-    from agents.delivery import agent
-
-    real = agent.outcome_of
+    real = outcomes.outcome_of
 
     def outcome(partition: int, dispatch: Dispatch, kind: Any, duration_ms: int = 0) -> Output:
         later = replace(dispatch, attempts=dispatch.attempts + (kind == "retry") * 2)

@@ -75,11 +75,11 @@ def _run(verdict: Verdict, folder: Path, tells: Callable[[str], None] | None) ->
 
 def _end(loop: VirtualLoop) -> None:
     """Cancel what the world outside still does, then close."""
-    left = [task for task in asyncio.all_tasks(loop)]
+    left = list(asyncio.all_tasks(loop))
     for task in left:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         with suppress(RuntimeError):
-            task.get_coro().close()  # type: ignore[union-attr]
+            task.get_coro().close()
     loop.close()
 
 

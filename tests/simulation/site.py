@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from base64 import b64encode
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from agents.engine import engine as engine_module
 from agents.engine.embedded import EmbeddedTransport
 from agents.engine.slices import Slice, Slices
 from agents.node import Node
-from channels import outbox, smtp
+from channels import smtp
 from channels.calls import PER_HOST_MAX, Calls
 from channels.channel import Provider, Receipt, Request
 from channels.outbox import Outbox
@@ -265,7 +266,7 @@ class Site:
             (Slices, "finish", finish),
             (smtp, "SMTP", MailClient),
             (Outbox, "_append", append),
-            (outbox.os, "fsync", _nothing),
+            (os, "fsync", _nothing),
             (avro_files, "_link", link),
             (exports, "AGE_MAX_MS", 2_500),
             (exports, "ROWS_MAX", dice.choice((2, 5, 50))),

@@ -41,8 +41,12 @@ def workspace() -> dict[str, Any]:
     campaign("back", {"segment_entered": "lapsed"}, "email", mail, re_eligible_after="2s", delay="1s")
     campaign("fan_a", {"segment_entered": "fans"}, "webhook", hook, re_eligible_after="1s")
     campaign("fan_b", {"segment_entered": "fans"}, "log", {"text": "{{ ${user_id} }}"}, re_eligible_after="1s")
-    campaign("golden", {"attribute_changed": "plan"}, "email", mail, re_eligible_after="0s", audience={"segment": "gold"})
-    campaign("note", {"event": {"name": "like"}}, "log", {"text": "{{ event_properties.${n} }}"}, re_eligible_after="1s")
+    campaign(
+        "golden", {"attribute_changed": "plan"}, "email", mail, re_eligible_after="0s", audience={"segment": "gold"}
+    )
+    campaign(
+        "note", {"event": {"name": "like"}}, "log", {"text": "{{ event_properties.${n} }}"}, re_eligible_after="1s"
+    )
     campaign("order", {"purchase": {}}, "webhook", hook, re_eligible_after="0s")
     campaign("view", {"event": {"name": "view"}}, "email", mail, re_eligible_after="0s")
     return files
@@ -163,13 +167,15 @@ def _body(dice: random.Random, at_s: float, number: int) -> Op:
 
 
 def _bad(dice: random.Random, at_s: float, user: str, number: int) -> Op:
-    value = dice.choice((
-        b"\xff%d" % number,
-        b"{%d" % number,
-        json.dumps({"type": "event", "external_id": user, "n": number}).encode(),
-        json.dumps({"type": "dance", "external_id": user, "n": number}).encode(),
-        json.dumps({"type": "event", "external_id": "other", "name": "like", "n": number}).encode(),
-    ))
+    value = dice.choice(
+        (
+            b"\xff%d" % number,
+            b"{%d" % number,
+            json.dumps({"type": "event", "external_id": user, "n": number}).encode(),
+            json.dumps({"type": "dance", "external_id": user, "n": number}).encode(),
+            json.dumps({"type": "event", "external_id": "other", "name": "like", "n": number}).encode(),
+        )
+    )
     return Op(at_s, "append", key=user.encode(), value=value, partition=partition_of(user), items=[("bad", user, {})])
 
 
