@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterable
@@ -86,7 +87,9 @@ def _many(args: argparse.Namespace) -> int:
             seconds = time.monotonic() - began
             print(f"{number:,} seeds, {len(red)} red, {number / seconds:.1f}/s", file=sys.stderr)
     seconds = round(time.monotonic() - began, 1)
-    print(json.dumps({"seeds": args.seeds, "from": args.first, "red": red, "seconds": seconds, **total}))
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    times = {"seconds": seconds, "cpu_seconds": round(used.ru_utime + used.ru_stime, 1)}
+    print(json.dumps({"seeds": args.seeds, "from": args.first, "red": red, **times, **total}))
     return bool(red)
 
 

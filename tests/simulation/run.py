@@ -22,7 +22,7 @@ from tests.simulation.runtime import replaced
 from tests.simulation.site import Site
 from tests.simulation.workload import plan, workspace
 
-QUIET_S_MAX = 900.0
+QUIET_S_MAX = 300.0
 AFTER_S = 9.0
 LOOK_S = 0.1
 

