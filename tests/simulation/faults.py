@@ -44,9 +44,6 @@ class Fault:
         elif self.kind == "outage":
             site.world.down = True
             site.loop.call_later(3 * self.amount, setattr, site.world, "down", False)
-        elif self.kind == "long":
-            site.down_s = 8 * 86_400
-            site.kill(self.worker)
 
 
 KINDS = ("kill", "kill at", "kill at", "kill at", "power", "power at", "freeze", "stall", "clock", "trouble", "outage")

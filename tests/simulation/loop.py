@@ -43,7 +43,6 @@ class Process:
         self.context: Context = copy_context()
         self.context.run(_process.set, self)
         self.dies_in: dict[str, int] = {}
-        self.patient = 0.0
 
     @staticmethod
     def current() -> Process | None:

@@ -99,7 +99,6 @@ async def _story(site: Site, verdict: Verdict) -> None:
     await _rest(site)
     await asyncio.sleep(AFTER_S)
     await _rest(site)
-    site.settled = True
     await site.within(0, lambda node: node.export.flush())
     checks.judge(verdict)
     site.over = True

@@ -35,6 +35,7 @@ class FaustStandIn:
         self._queues: dict[str, asyncio.Queue[Any]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._runs: list[tuple[Callable[[Any], Any], asyncio.Queue[Any]]] = []
+        self._listed: tuple[set[TP], list[Any]] = (set(), [])
         self.app = self
 
     def topic(self, *names: str, schema: object) -> tuple[str, ...]:
@@ -52,7 +53,7 @@ class FaustStandIn:
     async def start(self) -> None:
         for run, queue in self._runs:
             self._tasks.append(asyncio.create_task(run(_Stream(queue))))
-        self._tasks.append(asyncio.create_task(SliceConsumer._drain_messages(self, self)))  # type: ignore[arg-type]
+        self._tasks.append(asyncio.create_task(self._drain()))
         if not self.headrace.settings.on_kafka:
             self.headrace.hold(set(range(self.headrace.settings.partitions)))
 
@@ -61,6 +62,16 @@ class FaustStandIn:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _drain(self) -> None:
+        """The product's own loop; where it ends in an error, so does the worker."""
+        try:
+            await SliceConsumer._drain_messages(self, self)  # type: ignore[arg-type]
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.headrace.fail(error)
+            raise
 
     # ---- what the product's own loop over the partitions asks of its consumer
 
@@ -71,6 +82,9 @@ class FaustStandIn:
     @property
     def _log(self) -> Any:
         return self.headrace.transport
+
+    def _places(self) -> Any:
+        return SliceConsumer._places(self)  # type: ignore[arg-type]
 
     def _get_active_partitions(self) -> set[TP]:
         return {TP(name, at) for name in self._queues for at in self.headrace.held}

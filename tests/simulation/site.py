@@ -92,10 +92,9 @@ class Site:
         self.processes: dict[int, Process] = {}
         self.broken: list[str] = []
         self.skew_s = 0.0
-        self.over = self.settled = False
+        self.over = False
         self.lives = 0
         self.power: set[int] = set()
-        self.down_s = 0.0
         self.released = 0
         self.on_attempt: Callable[[Node, Request], None] = lambda node, request: None
         self.on_take: Callable[[Slices, Slice], None] = lambda slices, piece: None
@@ -140,9 +139,8 @@ class Site:
                 lost = self.disks[number].cut_power(self.dice)
                 self.loop.trace("lost", lost)
                 self.on_power(len(self.disks[number].batches))
-            await asyncio.sleep(self.dice.random() * RESTART_S + self.down_s)
-            self.down_s = 0.0
-
+            await asyncio.sleep(self.dice.random() * RESTART_S)
+    
     async def _live(self, number: int, process: Process) -> None:
         node = Node(self.settings_of(number), SiteClock(self))
         self.made[number] = node  # it may attempt something before it says that it is there

@@ -28,7 +28,6 @@ class World:
         self.down = False
         self.calls: defaultdict[str, list[tuple[float, str, bytes, tuple[tuple[str, str], ...]]]] = defaultdict(list)
         self.mails: defaultdict[str, list[tuple[float, bytes]]] = defaultdict(list)
-        self.consulted: list[tuple[float, str, bool]] = []
 
     def goes_wrong(self) -> bool:
         return self.down or self.loop.dice.random() < self.trouble
