@@ -140,7 +140,7 @@ class Site:
                 self.loop.trace("lost", lost)
                 self.on_power(len(self.disks[number].batches))
             await asyncio.sleep(self.dice.random() * RESTART_S)
-    
+
     async def _live(self, number: int, process: Process) -> None:
         node = Node(self.settings_of(number), SiteClock(self))
         self.made[number] = node  # it may attempt something before it says that it is there

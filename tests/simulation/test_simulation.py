@@ -26,10 +26,17 @@ from tests.simulation.planted import PLANTS
 from tests.simulation.run import Verdict, simulate
 
 SEEDS = 20
-RARE = {"consent_not_read_again", "mail_sent_again", "replay_before_its_mark"}
-"""Plants that few seeds find: they are looked for from the command line, not here."""
+RARE = {
+    "consent_not_read_again",
+    "mail_sent_again",
+    "outbox_not_looked_into",
+    "replay_before_its_mark",
+    "row_without_offset",
+    "tally_apart",  # its runs never come to rest, which takes long to see
+}
+"""Plants that take many seeds, or long ones: `python -m tests.simulation --planted` looks for them."""
 
-FOUND_WITHIN = 25
+FOUND_WITHIN = 60
 
 
 @pytest.fixture(autouse=True)
