@@ -7,11 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help demo demo-once test bench scan-proof check fmt schema clean
-=======
-.PHONY: help demo demo-once test simulate bench check fmt schema clean
->>>>>>> a0d10d2 (make simulate: thousands of seeds, and what the simulation is and is not)
+.PHONY: help demo demo-once test simulate bench scan-proof check fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
