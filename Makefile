@@ -7,7 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test bench scan-proof check fmt schema clean
+.PHONY: help demo demo-once test simulate bench scan-proof check fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -20,6 +20,9 @@ demo-once: .venv/.run-stamp ## the same, once through; the last line on stdout i
 
 test: .venv/.dev-stamp ## run the tests
 	@.venv/bin/python -m pytest $(ARGS)
+
+simulate: .venv/.dev-stamp ## run thousands of seeded runs with crashes; SEEDS=5000, or SEED=n for one told in full
+	@.venv/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED) --tell,--seeds $(or $(SEEDS),5000)) $(ARGS)
 
 bench: .venv/.dev-stamp ## measure the product beside stock Faust; ARGS='--help' lists the parts
 	@.venv/bin/python -m tests.bench $(ARGS)
