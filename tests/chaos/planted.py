@@ -166,14 +166,14 @@ BUGS: Final[dict[str, Bug]] = {
         _name_by_chance,
         ("export.rename.after", "export.cursor.before"),
     ),
-    "timer_early": Bug("no timer fires before it is due", "streams.fold:Fold.fire_next", _early, ("start.after",)),
+    "timer_early": Bug("no timer fires before it is due", "streams.fold:Fold.fire_next", _early, ("timer.after",)),
     "timer_not_stored": Bug(
         "timers are kept with their row",
         "tables.due:DueIndex.stage",
         _always(None),
         ("users.commit.after", "fold.after"),
     ),
-    "id_forgotten": Bug("an id is applied once", "streams.users:seen_before", _always(False), WRITES),
+    "id_forgotten": Bug("an id is applied once", "streams.users:seen_before", _always(False), ("append.after",)),
 }
 
 

@@ -68,6 +68,8 @@ BOTH: Final[dict[str, Point]] = {
 EMBEDDED: Final[dict[str, Point]] = {
     "outputs.before": Point("tables.log:Log.stage", "before", 30),
     "outputs.after": Point("tables.log:Log.stage", "after", 30),
+    "append.before": Point("agents.engine.embedded:EmbeddedTransport.append", "before", 8),
+    "append.after": Point("agents.engine.embedded:EmbeddedTransport.append", "after", 8),
     "sync.before": Point("tables.store:Store.sync", "before", 6),
     "sync.after": Point("tables.store:Store.sync", "after", 6),
 }
