@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.broker.kafka import Broker
+from tests.chaos.faults import faults_of
 from tests.chaos.planted import BUGS
 from tests.chaos.points import points_of
 from tests.chaos.session import Session, Subject, session
@@ -51,6 +52,11 @@ class Result:
 
 async def hit(one: Session, subject: Subject, name: str, dice: random.Random, result: Result) -> None:
     """One hit of a point; the call is chosen nearer to the first at every try that misses."""
+    fault = faults_of(one.transport).get(name)
+    if fault is not None:
+        result.kills += 1
+        result.hits[one.transport, name] += await fault(one, subject)
+        return
     point = points_of(one.transport)[name]
     for attempt in range(TRIES_MAX):
         call = dice.randint(1, max(1, point.calls_max >> (2 * attempt)))
@@ -94,12 +100,17 @@ async def hunt(folder: Path, name: str, seed: int, result: Result) -> None:
     print(result.faults[-1], file=sys.stderr, flush=True)
 
 
+def names_of(transport: str) -> list[str]:
+    """Every crash point and fault of a transport."""
+    return [*points_of(transport), *faults_of(transport)]
+
+
 def table(result: Result, transports: list[str]) -> str:
     """Hits of every point, over each transport."""
-    names = sorted({name for transport in transports for name in points_of(transport)})
+    names = sorted({name for transport in transports for name in names_of(transport)})
     lines = ["| crash point | " + " | ".join(transports) + " |", "| --- |" + " --- |" * len(transports)]
     for name in names:
-        cells = [str(result.hits[each, name]) if name in points_of(each) else "–" for each in transports]
+        cells = [str(result.hits[each, name]) if name in names_of(each) else "–" for each in transports]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -109,7 +120,7 @@ def misses(result: Result, hits: dict[str, int]) -> list[str]:
     return [
         f"{transport} {name}: {result.hits[transport, name]} of {count} hits"
         for transport, count in hits.items()
-        for name in points_of(transport)
+        for name in names_of(transport)
         if result.hits[transport, name] < count
     ]
 
@@ -135,7 +146,7 @@ async def run(asked: argparse.Namespace, folder: Path) -> int:
     for name in bugs:
         await hunt(folder, name, asked.seed, result)
     for transport, count in hits.items():
-        plan = [name for name in points_of(transport) if name.startswith(asked.only)] * count
+        plan = [name for name in names_of(transport) if name.startswith(asked.only)] * count
         with ExitStack() as stack:
             address = ""
             if transport == "kafka" and plan:
@@ -151,7 +162,8 @@ async def run(asked: argparse.Namespace, folder: Path) -> int:
         "lost": result.lost,
         "doubled": result.doubled,
         "held": result.held,
-        "crash_points": len({name for _, name in result.hits}),
+        "crash_points": len({name for _, name in result.hits if not name.startswith("fault")}),
+        "faults": len({name for _, name in result.hits if name.startswith("fault")}),
         "hits": result.hits.total(),
         "planted": len(bugs),
         "found": len(result.found),
