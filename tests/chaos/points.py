@@ -25,7 +25,6 @@ class Point(NamedTuple):
     stops: bool = False
 
 
-# A scan's steps get their points here when the product has them.
 BOTH: Final[dict[str, Point]] = {
     "start.before": Point("agents.node:Node.start", "before"),
     "start.connected": Point("agents.node:Node.connect", "after"),
@@ -58,6 +57,10 @@ BOTH: Final[dict[str, Point]] = {
     "export.rename.after": Point(f"{FILES}:_link", "after", 3),
     "export.cursor.before": Point("agents.export:Export._advance", "before", 3),
     "export.cursor.after": Point("agents.export:Export._advance", "after", 3),
+    "scan.switched": Point("streams.fold:Fold._switch", "after", 2),
+    "scan.asked": Point("agents.scan:_Scans._next", "after", 2),
+    "scan.row.before": Point("streams.fold:Fold.build_next", "before", 12),
+    "scan.row.after": Point("streams.fold:Fold.build_next", "after", 12),
     "stop.before": Point("agents.node:Node.stop", "before", stops=True),
     "stop.delivery": Point(f"{AGENT}:Delivery.stop", "after", stops=True),
     "stop.engine": Point(f"{ENGINE}.stop", "after", stops=True),

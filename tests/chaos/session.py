@@ -16,10 +16,13 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from confluent_kafka import Producer
 
 from agents.web.control import ControlClient
+from config.workspace import read_workspace
+from streams.definitions import read_definitions
 from streams.errors import HeadraceError
 from tests.channels.mail_server import MailServer, mail_server
 from tests.channels.test_http import Endpoint, serving
@@ -100,7 +103,7 @@ class Session:
         self.calls: list[tuple[float, str, bytes]] = []
         self._again: list[dict[str, Any]] = self.work.arrivals()
         self._parts = 0
-        write_workspace(folder / "workspace")
+        write_workspace(folder / "workspace", self.work.extra_at)
         hooks.answer = self._answer
         self._producer = Producer({"bootstrap.servers": broker, "enable.idempotence": True}) if broker else None
 
@@ -188,16 +191,27 @@ class Session:
         if await asyncio.to_thread(producer.flush, 30) or failed:
             raise AssertionError(f"the broker refused what we sent: {failed}")
 
+    async def apply(self) -> None:
+        """Apply the definitions as they stand; it changes nothing if they are in force."""
+        found = read_definitions(read_workspace(self.folder / "workspace"))
+        await self.ask("apply", definitions=msgspec.to_builtins(found))
+
     # ---- lives
 
     async def live(self, subject: Subject, point: str, call: int, *, stops: bool) -> bool:
         """One life that is to end at a crash point; True if it did."""
+        scans = point.startswith("scan")
+        if scans:  # on the embedded log the start applies it
+            self.work.extra_at += 1
+            write_workspace(self.folder / "workspace", self.work.extra_at)
         await subject.start(point, call)
         deadline = time.monotonic() + LIFE_S[self.transport]
         stop_at: float | None = None
         while not subject.has_ended and time.monotonic() < deadline:
             try:
                 await self.feed()
+                if scans and self.broker:
+                    await self.apply()
             except GONE:
                 await asyncio.sleep(0.02)
                 continue
@@ -214,7 +228,9 @@ class Session:
         found = Found(self.calls, [], self.folder / "exports")
         deadline = time.monotonic() + (SETTLE_BUG_S_MAX if self.bug else SETTLE_S_MAX)
         try:
-            while time.monotonic() < deadline and not (self._again == [] and await self._is_still()):
+            while time.monotonic() < deadline and not (
+                await self._is_applied() and self._again == [] and await self._is_still()
+            ):
                 with suppress(*GONE):
                     if self._again:
                         await self.feed()
@@ -238,6 +254,14 @@ class Session:
             return dict(await self.ask("user", external_id=user))
         return {"events": {}, "attributes": {}, "segments": {}}
 
+    async def _is_applied(self) -> bool:
+        """Whether the newest definitions are in force, and built, everywhere."""
+        try:
+            await self.apply()
+            return all(row["state"] == "current" for row in await self.ask("scans"))
+        except GONE:
+            return False
+
     async def _is_still(self) -> bool:
         """Whether nothing is under way, and all that is wanted has come or cannot come any more."""
         try:
@@ -247,7 +271,7 @@ class Session:
         wanted = self.work.wanted("go") + self.work.wanted("later")
         arrived = items_of(body.decode() for _, _, body in self.calls)
         is_quiet = found[0] == found[1] and found[0]["idle"] and not found[0]["behind"]
-        return bool(is_quiet and not set(wanted) - set(arrived))
+        return bool(is_quiet and not self._again and not set(wanted) - set(arrived))
 
 
 @asynccontextmanager

@@ -176,5 +176,6 @@ def _state(work: Workload, found: Found, bumps: Counter[Item], verdict: Verdict)
             verdict.fault(f"{user}: counts are {have}, not {want}")
         if row["attributes"].get("level") != work.level.get(user, 0):
             verdict.fault(f"{user}: level is {row['attributes'].get('level')}, not {work.level.get(user, 0)}")
-        if ("active" in row["segments"]) != (want["bump"] >= ACTIVE_AT):
-            verdict.fault(f"{user}: {want['bump']} bumps, and segments {list(row['segments'])}")
+        for segment, threshold in (("active", ACTIVE_AT), ("extra", work.extra_at)):
+            if (segment in row["segments"]) != (want["bump"] >= threshold):
+                verdict.fault(f"{user}: {want['bump']} bumps, and segments {list(row['segments'])}, {threshold=}")

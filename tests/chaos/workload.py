@@ -39,9 +39,10 @@ WORKSPACE: dict[str, dict[str, Any]] = {
 }
 
 
-def write_workspace(folder: Path) -> None:
-    """The definitions as files; JSON is YAML."""
-    for name, document in WORKSPACE.items():
+def write_workspace(folder: Path, extra_at: int) -> None:
+    """The definitions as files; `extra_at` is the threshold of a segment that is built anew over existing users."""
+    extra = {"name": "extra", "filter": {"event": {"name": "bump", "at_least": extra_at}}}
+    for name, document in {**WORKSPACE, "segments/extra.yaml": extra}.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(document), "utf-8")
@@ -64,6 +65,7 @@ class Workload:
     level: dict[str, int] = field(default_factory=dict)
     due_s: dict[Item, float] = field(default_factory=dict)
     number: int = 0
+    extra_at: int = 1
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
