@@ -7,7 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test simulate bench scan-proof check fmt schema clean
+.PHONY: help demo demo-once test simulate bench scan-proof chaos check fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -29,6 +29,9 @@ bench: .venv/.dev-stamp ## measure the product beside stock Faust; ARGS='--help'
 
 scan-proof: .venv/.dev-stamp ## a definition over a million users, killed twice, held to an oracle; ARGS='latency' for delays
 	@.venv/bin/python -m tests.bench.scan $(or $(ARGS),proof)
+
+chaos: .venv/.dev-stamp ## kill the product at every crash point and verify what came out; QUICK=1 for the short run
+	@.venv/bin/python -m tests.chaos $(if $(QUICK),--quick) $(ARGS)
 
 check: .venv/.dev-stamp ## lint, format, types, layers, dependencies, spelling
 	.venv/bin/ruff check .

@@ -52,9 +52,13 @@ async def settle_uncertain(
 
 
 def _attempt_again(table: Dispatches, dispatch: Dispatch) -> Stage:
-    """At once, and without counting it as a failure: the other side is not at fault when a worker stops."""
+    """At once, and without counting it as a failure: the other side is not at fault when a worker stops.
+
+    No outcome has told this attempt's number, so the next one may have it.
+    """
 
     def stage(batch: Batch, outputs: list[Output]) -> None:
+        dispatch.attempts = max(0, dispatch.attempts - 1)
         table.move(batch, dispatch, "pending", dispatch.updated_ms)
 
     return stage

@@ -1,0 +1,297 @@
+"""A session: one data folder, real mail and web servers, and a product that is started, fed and killed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import random
+import signal
+import sys
+import time
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from confluent_kafka import Producer
+
+from agents.web.control import ControlClient
+from config.workspace import read_workspace
+from streams.definitions import read_definitions
+from streams.errors import HeadraceError
+from tests.channels.mail_server import MailServer, mail_server
+from tests.channels.test_http import Endpoint, serving
+from tests.chaos.verifier import Found, Verdict, items_of, verify
+from tests.chaos.workload import Workload, write_workspace
+
+ROOT = Path(__file__).parents[2]
+PARTITIONS = 2
+PART = 12
+PART_S = 0.05
+FLUSH_EVERY = 4
+LIFE_S = {"embedded": 8.0, "kafka": 25.0}
+STOP_AFTER_S = 0.4
+SETTLE_S_MAX = 120.0  # a call that was refused three times is made again after 36 s
+SETTLE_BUG_S_MAX = 25.0
+ANSWER_S = 10.0
+GONE = (OSError, EOFError, HeadraceError, TimeoutError)
+
+
+class Subject:
+    """The forking process of `subject.py`, and the life that it has now."""
+
+    def __init__(self, session: Session, process: asyncio.subprocess.Process) -> None:
+        self._session = session
+        self._process = process
+        self._ending: asyncio.Task[int] | None = None
+        self.pid = 0
+
+    async def start(self, point: str = "", call: int = 1) -> None:
+        """Begin a life, to be killed at that call of the point."""
+        session = self._session
+        session.mark.unlink(missing_ok=True)
+        order = {
+            "environment": session.environment,
+            "arguments": ["worker" if session.broker else "run"],
+            "transport": session.transport,
+            "point": point,
+            "call": call,
+            "mark": str(session.mark),
+            "bug": session.bug,
+            "log": str(session.folder / "log"),
+        }
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self.pid = await self._line()
+        self._ending = asyncio.create_task(self._line())
+
+    async def _line(self) -> int:
+        assert self._process.stdout is not None
+        return int(await self._process.stdout.readline())
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the life is over."""
+        return self._ending is None or self._ending.done()
+
+    async def end(self, number: signal.Signals, timeout_s: float = 20.0) -> int:
+        """Send a signal, and return the exit code; one that does not end is killed."""
+        assert self._ending is not None
+        if not self._ending.done():
+            os.kill(self.pid, number)
+        done, _ = await asyncio.wait([self._ending], timeout=timeout_s)
+        if not done:
+            os.kill(self.pid, signal.SIGKILL)
+        return await self._ending
+
+
+class Session:
+    """Feeds a workload to one product, through as many of its lives as wanted."""
+
+    def __init__(self, folder: Path, seed: int, mail: MailServer, hooks: Endpoint, broker: str, bug: str) -> None:
+        self.folder, self.mail, self.hooks, self.broker, self.bug = folder, mail, hooks, broker, bug
+        self.transport = "kafka" if broker else "embedded"
+        self.work = Workload(seed)
+        self.dice = random.Random(seed)
+        self.mark = folder / "mark"
+        self.app = f"chaos{seed}-{os.getpid()}"
+        self.calls: list[tuple[float, str, bytes]] = []
+        self._again: list[dict[str, Any]] = self.work.arrivals()
+        self._parts = 0
+        write_workspace(folder / "workspace", self.work.extra_at)
+        hooks.answer = self._answer
+        self._producer = Producer({"bootstrap.servers": broker, "enable.idempotence": True}) if broker else None
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self.folder / "data"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a life finds in its environment."""
+        ours = {
+            "APP": self.app,
+            "BROKER": f"kafka://{self.broker}" if self.broker else "embedded://",
+            "DATA": str(self.data),
+            "WORKSPACE": str(self.folder / "workspace"),
+            "HTTP": "",
+            "PARTITIONS": str(PARTITIONS),
+            "SMTP": f"smtp://127.0.0.1:{self.mail.port}",
+            "WEBHOOK_URL": self.hooks.url + "/hook",
+            "HTTP_ALLOW": "127.0.0.1/32",
+            "SESSION_S": "6",
+            "EXPORTS": f"file://{self.folder / 'exports'}",
+            "MEMBER": self.app if self.broker else "",
+        }
+        rest = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+        return rest | {f"HEADRACE_{name}": value for name, value in ours.items() if value or name == "HTTP"}
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Take the call; now and then refuse it for a second, or take it and let the connection drop."""
+        key, body = request.headers["Idempotency-Key"], await request.read()
+        self.calls.append((time.time(), key, body))
+        await asyncio.sleep(self.dice.random() * 0.01)
+        chance = self.dice.random()
+        if chance < 0.03:
+            return web.Response(status=self.dice.choice((429, 500, 503)), headers={"Retry-After": "1"})
+        return web.Response()
+
+    # ---- feeding
+
+    async def ask(self, command: str, **arguments: Any) -> Any:
+        """A control command's answer; raises one of GONE when there is none."""
+        async with asyncio.timeout(ANSWER_S):
+            client = await ControlClient.connect(self.data)
+            try:
+                return await client.ask(command, arguments)
+            finally:
+                client.close()
+
+    async def feed(self, count: int = PART) -> None:
+        """Offer a part; what is not acknowledged is offered again, except what has no id."""
+        events = self._again or self.work.part(count)
+        self.work.offered(events)
+        self._again = events
+        try:
+            await (self._produce(events) if self._producer else self._append(events))
+        except GONE:
+            self.work.told(events, acknowledged=False)
+            self._again = [event for event in events if "id" in event]
+            raise
+        self.work.told(events, acknowledged=True)
+        self._again = []
+        self._parts += 1
+        if not self._parts % FLUSH_EVERY:
+            await self.ask("flush")
+
+    async def _append(self, events: list[dict[str, Any]]) -> None:
+        rows = []
+        for event in events:
+            key, value = event["external_id"].encode(), json.dumps(event).encode()
+            place = zlib.crc32(key) % PARTITIONS
+            rows.append(["events", place, base64.b64encode(key).decode(), base64.b64encode(value).decode()])
+        await self.ask("append", outputs=rows)
+
+    async def _produce(self, events: list[dict[str, Any]]) -> None:
+        await self.ask("partitions")  # the topics are there once a worker answers
+        producer = self._producer
+        assert producer is not None
+        failed: list[Any] = []
+        for event in events:
+            key, value = event["external_id"].encode(), json.dumps(event).encode()
+            producer.produce(
+                f"{self.app}.events", value, key, on_delivery=lambda error, _: failed.append(error) if error else None
+            )
+        if await asyncio.to_thread(producer.flush, 30) or failed:
+            raise AssertionError(f"the broker refused what we sent: {failed}")
+
+    async def apply(self) -> None:
+        """Apply the definitions as they stand; it changes nothing if they are in force."""
+        found = read_definitions(read_workspace(self.folder / "workspace"))
+        await self.ask("apply", definitions=msgspec.to_builtins(found))
+
+    # ---- lives
+
+    async def live(self, subject: Subject, point: str, call: int, *, stops: bool) -> bool:
+        """One life that is to end at a crash point; True if it did."""
+        scans = point.startswith("scan")
+        if scans:  # on the embedded log the start applies it
+            self.work.extra_at += 1
+            write_workspace(self.folder / "workspace", self.work.extra_at)
+        await subject.start(point, call)
+        deadline = time.monotonic() + LIFE_S[self.transport]
+        stop_at: float | None = None
+        while not subject.has_ended and time.monotonic() < deadline:
+            try:
+                await self.feed()
+                if scans and self.broker:
+                    await self.apply()
+            except GONE:
+                await asyncio.sleep(0.02)
+                continue
+            stop_at = stop_at or time.monotonic() + STOP_AFTER_S
+            if stops and time.monotonic() > stop_at:
+                await subject.end(signal.SIGTERM)
+            await asyncio.sleep(PART_S)
+        await subject.end(signal.SIGKILL)
+        return self.mark.exists()
+
+    async def verdict(self, subject: Subject) -> Verdict:
+        """Let everything come to rest in a last life, and verify it."""
+        await subject.start()
+        found = Found(self.calls, [], self.folder / "exports")
+        deadline = time.monotonic() + (SETTLE_BUG_S_MAX if self.bug else SETTLE_S_MAX)
+        try:
+            while time.monotonic() < deadline and not (
+                await self._is_applied() and self._again == [] and await self._is_still()
+            ):
+                with suppress(*GONE):
+                    if self._again:
+                        await self.feed()
+                if subject.has_ended:
+                    break
+                await asyncio.sleep(0.1)
+            await self.ask("flush")
+            found.users = {user: await self._user(user) for user in self.work.users}
+            found.dispatches = await self.ask("dispatches")
+            found.totals = await self.ask("totals")
+        except GONE as error:
+            log = await asyncio.to_thread((self.folder / "log").read_text, "utf-8", "replace")
+            return Verdict(faults=[f"the product does not answer ({error!r}): {log[-600:]}"])
+        finally:
+            await subject.end(signal.SIGTERM)
+        found.mails = [content for _, _, content in self.mail.taken]
+        return verify(self.work, found)
+
+    async def _user(self, user: str) -> dict[str, Any]:
+        with suppress(HeadraceError):
+            return dict(await self.ask("user", external_id=user))
+        return {"events": {}, "attributes": {}, "segments": {}}
+
+    async def _is_applied(self) -> bool:
+        """Whether the newest definitions are in force, and built, everywhere."""
+        try:
+            await self.apply()
+            return all(row["state"] == "current" for row in await self.ask("scans"))
+        except GONE:
+            return False
+
+    async def _is_still(self) -> bool:
+        """Whether nothing is under way, and all that is wanted has come or cannot come any more."""
+        try:
+            found = [await self.ask("progress") for _ in range(2)]
+        except GONE:
+            return False
+        wanted = self.work.wanted("go") + self.work.wanted("later")
+        arrived = items_of(body.decode() for _, _, body in self.calls)
+        is_quiet = found[0] == found[1] and found[0]["idle"] and not found[0]["behind"]
+        return bool(is_quiet and not self._again and not set(wanted) - set(arrived))
+
+
+@asynccontextmanager
+async def session(folder: Path, seed: int, broker: str = "", bug: str = "") -> AsyncIterator[tuple[Session, Subject]]:
+    """A session and its subject; both are gone at the end."""
+    await asyncio.to_thread(folder.mkdir, parents=True)
+    async with mail_server() as mail, serving() as hooks:
+        one = Session(folder, seed, mail, hooks, broker, bug)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.chaos.subject"),
+            cwd=ROOT,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        subject = Subject(one, process)
+        try:
+            yield one, subject
+        finally:
+            if not subject.has_ended:
+                os.kill(subject.pid, signal.SIGKILL)
+            assert process.stdin is not None
+            process.stdin.close()
+            await process.wait()

@@ -1,0 +1,50 @@
+"""The product under test: a process that has everything imported, and forks one life of it after the other.
+
+Each line on stdin is JSON (environment, arguments, point, call, mark, bug, log); the answer is the life's
+process id at once, and its exit code when it has ended.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.planted import plant
+from tests.chaos.points import arm, points_of
+
+
+def live(order: dict[str, Any]) -> int:
+    """One life, in the forked process."""
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((empty, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    if order["bug"]:
+        plant(order["bug"])
+    if order["point"]:
+        arm(points_of(order["transport"])[order["point"]], order["call"], Path(order["mark"]))
+    code: int = importlib.import_module("app").main(order["arguments"])
+    return code
+
+
+def main() -> None:
+    """Serve until stdin closes."""
+    for name in ("app", "agents.node", "agents.process", "agents.engine.kafka.transport", "uvloop"):
+        importlib.import_module(name)
+    for line in sys.stdin:
+        pid = os.fork()
+        if not pid:
+            os._exit(live(json.loads(line)))
+        print(pid, flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The verifier holds what came out, as sets, to the model, and imports nothing of the product."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastavro import reader
+
+from tests.chaos.workload import ACTIVE_AT, NAMES, Item, Workload
+
+_BODY = re.compile(r"(u\d+) (go|later|mail) (\d+) ")
+_DISPATCH = re.compile(r"^X-Headrace-Dispatch: ([0-9a-f]{32})", re.MULTILINE)
+SHOWN_MAX = 4
+
+
+@dataclass
+class Found:
+    """What the outside saw, and what the product says of itself.
+
+    `calls` are (seconds, idempotency key, body) and `mails` whole messages.
+    """
+
+    calls: list[tuple[float, str, bytes]]
+    mails: list[bytes]
+    exports: Path
+    users: dict[str, dict[str, Any]] = field(default_factory=dict)
+    dispatches: list[dict[str, Any]] = field(default_factory=list)
+    totals: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Verdict:
+    """Faults in words, and counts of what was lost, doubled and held."""
+
+    lost: int = 0
+    doubled: int = 0
+    held: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def compare(self, what: str, found: Counter[Any], wanted: Counter[Any]) -> None:
+        """Hold a multiset to the model."""
+        missing, extra = wanted - found, found - wanted
+        self.lost += missing.total()
+        self.doubled += extra.total()
+        for word, items in (("lost", missing), ("too many", extra)):
+            if items:
+                self.faults.append(f"{what}: {items.total()} {word}, such as {list(items)[:SHOWN_MAX]}")
+
+    def fault(self, text: str) -> None:
+        """Something else is wrong."""
+        self.faults.append(text)
+
+
+def items_of(texts: Iterable[str]) -> Counter[Item]:
+    """The numbered events that messages name."""
+    return Counter((user, name, int(n)) for text in texts for user, name, n in _BODY.findall(text))
+
+
+def verify(work: Workload, found: Found) -> Verdict:
+    """Everything that is promised of a run that has come to rest."""
+    verdict = Verdict()
+    rows = export_rows(found.exports)
+    _calls(work, found, verdict)
+    _mails(work, found, verdict)
+    bumps = _exports(work, rows, verdict)
+    _state(work, found, bumps, verdict)
+    if found.totals["dead_letters"]:
+        verdict.fault(f"{found.totals['dead_letters']} dead letters, and nothing sent was bad")
+    return verdict
+
+
+def _calls(work: Workload, found: Found, verdict: Verdict) -> None:
+    """Each id stands for one item, with equal bytes on every resend, and none is early."""
+    bodies: defaultdict[str, set[bytes]] = defaultdict(set)
+    for _, key, body in found.calls:
+        bodies[key].add(body)
+    changed = sorted(key for key, each in bodies.items() if len(each) > 1)
+    if changed:
+        verdict.doubled += len(changed)
+        verdict.fault(f"webhooks: {len(changed)} resends with other bytes, such as {changed[:SHOWN_MAX]}")
+    items = items_of(min(each).decode() for each in bodies.values())
+    verdict.compare("webhooks", items, work.wanted("go") + work.wanted("later"))
+    early = [
+        item
+        for seconds, _, body in found.calls
+        for item in items_of([body.decode()])
+        if seconds < work.due_s.get(item, 0)
+    ]
+    if early:
+        verdict.fault(f"timers: {len(early)} early, such as {early[:SHOWN_MAX]}")
+
+
+def _mails(work: Workload, found: Found, verdict: Verdict) -> None:
+    """At most once each; sent by our account ⊆ accepted by the server ⊆ sent or held by our account."""
+    texts = [mail.decode(errors="replace") for mail in found.mails]
+    accepted = Counter(key for text in texts for key in _DISPATCH.findall(text))
+    items = items_of(texts)
+    twice = {key: count for key, count in items.items() if count > 1}
+    verdict.doubled += len(twice)
+    if twice:
+        verdict.fault(f"mails: {len(twice)} accepted twice, such as {list(twice)[:SHOWN_MAX]}")
+    states = {each["dispatch_id"]: each["state"] for each in found.dispatches if each["campaign"] == "mail"}
+    sent = {name for name, state in states.items() if state == "sent"}
+    held = {name for name, state in states.items() if state == "held"}
+    verdict.held = len(held)
+    verdict.lost += len(sent - set(accepted))
+    if sent - set(accepted):
+        verdict.fault(f"mails: {len(sent - set(accepted))} told as sent, and never accepted")
+    if set(accepted) - sent - held:
+        verdict.fault(f"mails: {len(set(accepted) - sent - held)} accepted, and neither sent nor held by our account")
+    wanted = work.wanted("mail")
+    if len(sent | held) != wanted.total() or items - wanted:
+        verdict.lost += max(0, wanted.total() - len(sent | held))
+        verdict.fault(f"mails: {wanted.total()} wanted, {len(sent)} sent, {len(held)} held; unknown {items - wanted}")
+
+
+def export_rows(folder: Path) -> list[dict[str, Any]]:
+    """Every row of every file, with its event type."""
+    rows: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("event_type=*/date=*/*.avro")):
+        event_type = path.parts[-3].removeprefix("event_type=")
+        with path.open("rb") as file:
+            found: list[dict[str, Any]] = list(reader(file))  # type: ignore[arg-type]
+        rows += [{"event_type": event_type, **row} for row in found]
+    return rows
+
+
+def _exports(work: Workload, rows: list[dict[str, Any]], verdict: Verdict) -> Counter[Item]:
+    """Each id in one file, each event in one row; returns the bumps, of which some were taken unknown to us."""
+    ids = Counter(row["id"] for row in rows)
+    verdict.compare("export ids", ids, Counter(set(ids)))
+    events = Counter(
+        (row["external_user_id"], row["name"], int(json.loads(row["properties"])["n"]))
+        for row in rows
+        if row["event_type"] == "users.behaviors.CustomEvent"
+    )
+    bumps = Counter({item: count for item, count in events.items() if item[1] == "bump"})
+    known = work.wanted("bump")
+    verdict.compare(
+        "exported events", events, known + Counter((bumps.keys() - known.keys()) & work.unknown) + _named(work)
+    )
+    sends = Counter(row["dispatch_id"] for row in rows if row["event_type"].endswith("webhook.Send"))
+    total = (work.wanted("go") + work.wanted("later")).total()
+    verdict.doubled += sum(sends.values()) - len(sends)
+    if len(sends) != total or sum(sends.values()) != total:
+        verdict.lost += max(0, total - len(sends))
+        verdict.fault(f"exported webhook sends: {sum(sends.values())} of {len(sends)} ids, {total} wanted")
+    return bumps
+
+
+def _named(work: Workload) -> Counter[Item]:
+    return sum((work.wanted(name) for name in NAMES if name != "bump"), Counter())
+
+
+def _state(work: Workload, found: Found, bumps: Counter[Item], verdict: Verdict) -> None:
+    """Counts, attributes and memberships equal the model's fold."""
+    counts = Counter((user, name) for user, name, _ in (_named(work) + bumps).elements())
+    for user in work.users:
+        row = found.users.get(user)
+        if row is None:
+            verdict.lost += 1
+            verdict.fault(f"{user}: no row")
+            continue
+        have = {name: row["events"].get(name, {"count": 0})["count"] for name in NAMES}
+        want = {name: counts[user, name] for name in NAMES}
+        for name in NAMES:
+            verdict.lost += max(0, want[name] - have[name])
+            verdict.doubled += max(0, have[name] - want[name])
+        if have != want:
+            verdict.fault(f"{user}: counts are {have}, not {want}")
+        if row["attributes"].get("level") != work.level.get(user, 0):
+            verdict.fault(f"{user}: level is {row['attributes'].get('level')}, not {work.level.get(user, 0)}")
+        for segment, threshold in (("active", ACTIVE_AT), ("extra", work.extra_at)):
+            if (segment in row["segments"]) != (want["bump"] >= threshold):
+                verdict.fault(f"{user}: {want['bump']} bumps, and segments {list(row['segments'])}, {threshold=}")
