@@ -14,6 +14,7 @@ from agents.definitions import Workspaces
 from agents.delivery.agent import Delivery
 from agents.delivery.held import change_held_offline
 from agents.delivery.providers import providers_of
+from agents.disk import Disk
 from agents.engine.agent import Agent
 from agents.engine.engine import Engine
 from agents.engine.interpreter import set_up_interpreter
@@ -39,6 +40,7 @@ from streams import topics
 from streams.definitions import Definitions
 from streams.errors import BadSetting
 from streams.events import JSONValue
+from streams.policy.retention import read_retention
 from streams.records import Output
 from tables.store import Store
 
@@ -64,6 +66,7 @@ class Node:
         self.workspaces = Workspaces(self.engine.transport)
         self.queries = Queries(self.store, self.engine, self.workspaces)
         self.dead_letters = DeadLetters(self.store, self.engine)
+        self.disk = Disk(settings)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -84,6 +87,7 @@ class Node:
     def wire(self, *, door: bool = False) -> None:
         """Register the agents, in the order in which data flows; `door`: this process takes events over HTTP too."""
         settings, engine = self.settings, self.engine
+        read_retention(settings.retention)  # refused here rather than at the first look
         self.users = Users(engine, self.workspaces)
         self.delivery = Delivery(engine, self.workspaces, providers_of(settings))
         folder = settings.exports_folder
@@ -95,7 +99,8 @@ class Node:
         self.workspaces.on_change = self.users.switch
         has_door = door and bool(settings.http)
         keys = Keys(settings.data, settings.api_key) if has_door else None
-        self.server = HttpServer(self._has_failed, self._refresh, Door(self.log, self._clock, keys) if keys else None)
+        door_here = Door(self.log, self._clock, keys, self.disk.is_low) if keys else None
+        self.server = HttpServer(self._has_failed, self._refresh, door_here, self.disk.is_low)
         self.control = ControlServer(self._commands())
 
     async def start(self) -> None:
@@ -112,6 +117,7 @@ class Node:
         self._watch(partial(run_ticker, self.engine, self.users))
         self._watch(self.export.run)
         self._watch(partial(run_retention, self.engine))
+        self._watch(self.disk.run)
         self._watch(self.engine.watch_faust)
         if self.settings.on_kafka:
             from agents.engine.kafka.membership import publish_positions  # noqa: PLC0415  # only where it is used
@@ -262,6 +268,7 @@ def _append(node: Node) -> JSONValue:
                 raise BadSetting("only the events topic takes records from outside")
             if not 0 <= output.partition < node.settings.partitions:
                 raise BadSetting(f"no partition {output.partition}; there are {node.settings.partitions}, from 0 on")
+        node.disk.refuse_if_low()
         await node.engine.transport.append(outputs)
         return len(outputs)
 

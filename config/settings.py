@@ -73,6 +73,15 @@ class Settings(BaseSettings):
     session_s: Annotated[float, Field(ge=3, le=300, description="On Kafka: a silent worker is replaced then.")] = 12
     member: Annotated[str, Field(description="On Kafka: a static member name, for restarts without a rebalance.")] = ""
     workers: Annotated[int, Field(ge=1, le=64, description="Worker processes, on Kafka.")] = 1
+    retention: Annotated[
+        str, Field(description="What the embedded log keeps of topics, as topic=age/bytes with commas between.")
+    ] = ""
+    disk_free_bytes_min: Annotated[
+        int, Field(ge=0, description="The door takes nothing while a disk has fewer bytes free; 0: whatever is free.")
+    ] = 512 * 1024 * 1024
+    disk_free_share_min: Annotated[
+        float, Field(ge=0, lt=1, description="The same, as a share of the filesystem; 0: whatever is free.")
+    ] = 0.01
 
     @field_validator("broker")
     @classmethod

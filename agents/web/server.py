@@ -16,10 +16,17 @@ STOP_S_MAX: Final = 2.0
 class HttpServer:
     """Serves at one address; `ready` is set by whoever starts it."""
 
-    def __init__(self, has_failed: Callable[[], bool], refresh: Callable[[], None], door: Door | None) -> None:
-        """`refresh` brings gauges up to date before they are shown."""
+    def __init__(
+        self,
+        has_failed: Callable[[], bool],
+        refresh: Callable[[], None],
+        door: Door | None,
+        is_full: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`refresh` brings gauges up to date before they are shown; while `is_full`, this is not ready."""
         self._has_failed = has_failed
         self._refresh = refresh
+        self._is_full = is_full
         self._door = door
         self._runner: web.AppRunner | None = None
         self.ready = False
@@ -31,7 +38,7 @@ class HttpServer:
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.router.add_get("/health/live", self._live)
         app.router.add_get("/health/ready", self._ready)
-        app.router.add_get("/health/startup", self._ready)
+        app.router.add_get("/health/startup", self._started)
         app.router.add_get("/metrics", self._metrics)
         if self._door is not None:
             self._door.add_routes(app)
@@ -53,6 +60,11 @@ class HttpServer:
         return web.json_response({"status": "failed" if failed else "ok"}, status=503 if failed else 200)
 
     async def _ready(self, request: web.Request) -> web.Response:
+        if self.ready and self._is_full():
+            return web.json_response({"status": "disk_low"}, status=503)
+        return await self._started(request)
+
+    async def _started(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok" if self.ready else "starting"}, status=200 if self.ready else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
