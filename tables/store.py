@@ -46,7 +46,9 @@ class Store:
         try:
             self._db = Rdict(str(path), options, families)
         except Exception as error:
-            raise OutsideFailing(f"{path}: RocksDB does not open ({error}); is the disk full, or another process using it?") from error
+            raise OutsideFailing(
+                f"{path}: RocksDB does not open ({error}); is the disk full, or another process using it?"
+            ) from error
         self._families = {name: self._db.get_column_family(name) for name in FAMILIES}
         self._handles = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
         self._open = True

@@ -34,7 +34,9 @@ def test_retention_is_read_over_the_defaults() -> None:
     assert "definitions" not in kept
 
 
-@pytest.mark.parametrize("text", ["events", "events=3d", "events=3/2GiB", "events=3d/2GB", "definitions=1d/1GiB", "x=1d/1"])
+@pytest.mark.parametrize(
+    "text", ["events", "events=3d", "events=3/2GiB", "events=3d/2GB", "definitions=1d/1GiB", "x=1d/1"]
+)
 def test_a_retention_that_cannot_be_read_is_named(text: str) -> None:
     """A wrong part is refused with its text and the way to write it."""
     with pytest.raises(BadSetting, match=f"HEADRACE_RETENTION={text}"):
