@@ -42,6 +42,7 @@ from streams.errors import BadSetting
 from streams.events import JSONValue
 from streams.policy.retention import read_retention
 from streams.records import Output
+from tables.format import check_format
 from tables.store import Store
 
 META_PARTITIONS: Final = b"partitions"
@@ -61,6 +62,7 @@ class Node:
         self._clock = clock
         self.folder = DataFolder(settings.data)
         self.store = Store(settings.data / "db")
+        check_format(self.store)
         _check_partitions(self.store, settings)
         self.engine = Engine(settings, clock, self.store, settings.data / "faust")
         self.workspaces = Workspaces(self.engine.transport)

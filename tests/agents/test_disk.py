@@ -100,7 +100,7 @@ def counts_of(node: Node) -> dict[str, int]:
 
 
 async def test_the_door_closes_before_the_disk_is_full_and_opens_again(disk: Path) -> None:
-    """Below the mark the door answers 503 and health and metrics say so; with room again it opens, and no event is lost."""
+    """Below the mark the door answers 503, and health and metrics say so; with room again it opens, nothing lost."""
     fill(disk, 40 * MIB)
     settings = {"disk_free_bytes_min": 24 * MIB, "disk_free_share_min": 0}
     async with door_on(disk / "data", **settings) as (node, producer):
