@@ -54,8 +54,8 @@ FILES: dict[str, Any] = {
         for channel, message in MESSAGES.items()
     },
 }
-# Declared for everyone, set only where Kafka is the transport.
-ELSEWHERE = {"DOOR_OBJECTS", "COMMIT_SECONDS", "CHANGELOG_BYTES", "RESTORED_RECORDS"}
+# Declared for everyone, set only where Kafka is the transport, or by the tests of retention and of a full disk.
+ELSEWHERE = {"DOOR_OBJECTS", "COMMIT_SECONDS", "CHANGELOG_BYTES", "RESTORED_RECORDS", "LOG_BYTES", "DISK_LOW"}
 
 
 @pytest.fixture

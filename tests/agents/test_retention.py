@@ -66,6 +66,7 @@ async def test_bytes_push_out_what_was_read_and_keep_what_was_not(tmp_path: Path
             assert 0 < log.size_bytes(*place) <= 10_000 // PARTITIONS
             assert (await log.starts([place]))[place] > 0
         assert log.size_bytes("currents", 0) == whole > 1_000 // PARTITIONS  # no file holds any of them yet
+        assert metrics.LOG_BYTES.labels("currents")._value.get() >= whole
         unread = metrics.LIMIT_HITS.labels("retention_bytes_unread")
         assert unread._value.get() > 0
         assert sum(log.size_bytes("mailbox", at) for at in range(PARTITIONS)) > 20_000  # has room
