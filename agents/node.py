@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 from agents.definitions import Workspaces
 from agents.delivery.agent import Delivery
 from agents.delivery.providers import providers_of
+from agents.disk import Disk
 from agents.engine.agent import Agent
 from agents.engine.engine import Engine
 from agents.engine.interpreter import set_up_interpreter
@@ -42,6 +43,8 @@ from config.clock import Clock
 from config.settings import Settings
 from streams.errors import BadSetting
 from streams.events import JSONValue
+from streams.policy.retention import read_retention
+from tables.format import check_format
 from tables.store import Store
 
 META_PARTITIONS: Final = b"partitions"
@@ -60,11 +63,13 @@ class Node:
         self._clock = clock
         self.folder = DataFolder(settings.data)
         self.store = Store(settings.data / "db")
+        check_format(self.store)
         _check_partitions(self.store, settings)
         self.engine = Engine(settings, clock, self.store, settings.data / "faust")
         self.workspaces = Workspaces(self.engine.transport)
         self.queries = Queries(self.store, self.engine, self.workspaces)
         self.dead_letters = DeadLetters(self.store, self.engine)
+        self.disk = Disk(settings)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -85,6 +90,7 @@ class Node:
     def wire(self, *, door: bool = False) -> None:
         """Register the agents, in the order in which data flows; `door`: this process takes events over HTTP too."""
         settings, engine = self.settings, self.engine
+        read_retention(settings.retention)  # refused here rather than at the first look
         self.users = Users(engine, self.workspaces)
         self.delivery = Delivery(engine, self.workspaces, providers_of(settings))
         folder = settings.exports_folder
@@ -99,8 +105,9 @@ class Node:
         self.gauges = Gauges(self)
         self.watchdog = Watchdog()
         self.board = Board(self.gauges, self._clock, about(settings))
-        taker = Door(self.log, self._clock, keys) if keys else None
-        self.server = HttpServer(self._has_failed, self._metrics, taker, StatusPage(self.board, keys, self))
+        taker = Door(self.log, self._clock, keys, self.disk.is_low) if keys else None
+        page = StatusPage(self.board, keys, self)
+        self.server = HttpServer(self._has_failed, self._metrics, taker, page, self.disk.is_low)
         self.control = ControlServer(self._commands())
 
     async def start(self) -> None:
@@ -117,6 +124,7 @@ class Node:
         self._watch(partial(run_scans, self.engine, self.users))
         self._watch(self.export.run)
         self._watch(partial(run_retention, self.engine))
+        self._watch(self.disk.run)
         self._watch(self.engine.watch_faust)
         self._watch(self.gauges.run)
         self._watch(self.board.run)

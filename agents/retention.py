@@ -1,10 +1,12 @@
-"""Retention: the log forgets what is older than its topic keeps and what every reader has passed."""
+"""Retention: the log forgets what its topic no longer keeps, by age or by bytes, once every reader has passed it."""
 
 import asyncio
 from typing import Final
 
 from agents.engine.engine import Engine
+from config import metrics
 from streams import topics
+from streams.policy.retention import Kept, read_retention
 from tables.log import TRIM_CHUNKS_MAX
 
 LOOK_S: Final = 60.0
@@ -18,27 +20,45 @@ async def run_retention(engine: Engine) -> None:
 
 
 async def trim_once(engine: Engine) -> int:
-    """Drop whole chunks below the position that a restart reads from; returns the number of chunks dropped."""
+    """Drop whole chunks below the position that a restart reads from; returns the number of chunks dropped.
+
+    A topic's bytes are shared evenly by its partitions, as Kafka's `retention.bytes` are per partition.
+    """
     dropped = 0
-    for topic in topics.CATALOGUE:
-        if topic.retention_s is None:
-            continue
-        before_ms = engine.clock.now_ms() - topic.retention_s * 1_000
-        for partition in range(engine.settings.partitions):
-            below = engine.kept_from(topic.name, partition)
-            if below is None:
-                place = (topic.name, partition)
-                below = (await engine.transport.ends([place]))[place]
-            dropped += await _trim(engine, topic.name, partition, below, before_ms)
+    limits, partitions = read_retention(engine.settings.retention), range(engine.settings.partitions)
+    for name in topics.BY_NAME:
+        for partition in partitions if name in limits else ():
+            below = await _read_to(engine, name, partition)
+            dropped += await _trim(engine, name, partition, below, limits[name])
+        metrics.LOG_BYTES.labels(name).set(sum(engine.transport.size_bytes(name, at) for at in partitions))
     return dropped
 
 
-async def _trim(engine: Engine, topic: str, partition: int, below_offset: int, before_ms: int) -> int:
+async def _read_to(engine: Engine, topic: str, partition: int) -> int:
+    """What every reader has passed: nothing yet where the reader's partition is not open."""
+    below = engine.kept_from(topic, partition)
+    if below is not None:
+        return below
+    if any(read.name == topic for agent in engine.agents for read in agent.reads):
+        return 0
+    place = (topic, partition)
+    return (await engine.transport.ends([place]))[place]
+
+
+async def _trim(engine: Engine, topic: str, partition: int, below_offset: int, kept: Kept) -> int:
     """Drop what one partition no longer keeps, a few chunks per turn of the loop."""
-    total = 0
+    transport, total = engine.transport, 0
+    before_ms = engine.clock.now_ms() - kept.age_s * 1_000
+    bytes_max = kept.size_bytes // engine.settings.partitions
+    is_over = transport.size_bytes(topic, partition) > bytes_max
     while True:
         await engine.pace.rest()
-        dropped = await engine.transport.trim(topic, partition, below_offset, before_ms)
+        dropped = await transport.trim(topic, partition, below_offset, before_ms, bytes_max)
         total += dropped
         if dropped < TRIM_CHUNKS_MAX:
-            return total
+            break
+    if is_over:
+        # At the end the partition may still be over: what a reader has not passed stays, whatever it takes.
+        stays = transport.size_bytes(topic, partition) > bytes_max
+        metrics.LIMIT_HITS.labels("retention_bytes_unread" if stays else "retention_bytes").inc()
+    return total

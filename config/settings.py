@@ -76,6 +76,15 @@ class Settings(BaseSettings):
         int, Field(ge=1, le=1_000_000, description="Rows per second and worker that new definitions are built over.")
     ] = 5_000
     workers: Annotated[int, Field(ge=1, le=64, description="Worker processes, on Kafka.")] = 1
+    retention: Annotated[
+        str, Field(description="What the embedded log keeps of topics, as topic=age/bytes with commas between.")
+    ] = ""
+    disk_free_bytes_min: Annotated[
+        int, Field(ge=0, description="The door takes nothing while a disk has fewer bytes free; 0: whatever is free.")
+    ] = 512 * 1024 * 1024
+    disk_free_share_min: Annotated[
+        float, Field(ge=0, lt=1, description="The same, as a share of the filesystem; 0: whatever is free.")
+    ] = 0.01
 
     kafka_security: Annotated[
         Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"], Field(description="How the brokers are spoken to.")

@@ -8,13 +8,15 @@ import msgspec
 class Topic(msgspec.Struct, frozen=True):
     """One topic of the catalogue; the full name is `<app>.<name>`.
 
-    `retention_s` bounds how long a record is kept behind its readers; None keeps it for ever.
+    `retention_s` bounds how long a record is kept behind its readers; None keeps it for ever. The embedded log
+    keeps at most `retention_bytes` of them, over all partitions.
     """
 
     name: str
     writer: str
     meaning: str
     retention_s: int | None = 7 * 86_400
+    retention_bytes: int = 8 * 1024**3
 
 
 EVENTS: Final = Topic("events", "producers and doors", "What happened, as JSON, keyed by external id.")

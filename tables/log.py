@@ -23,16 +23,23 @@ _BATCH_OVERHEAD: Final = 64
 
 
 class _Chunk(msgspec.Struct, array_like=True):
-    """The value of a log key: the append time and the records [key, value, headers] that share it."""
+    """The value of a log key: the append time and the records [key, value, headers] that share it.
+
+    `bytes_before` is the size of all values that the partition ever held before this one; 0 in chunks of a
+    version that did not count.
+    """
 
     append_ms: int
     rows: list[tuple[bytes | None, bytes, Headers | None]]
+    bytes_before: int = 0
 
 
 class _ChunkHead(msgspec.Struct, array_like=True):
-    """The append time alone."""
+    """All but the records."""
 
     append_ms: int
+    rows: msgspec.Raw
+    bytes_before: int = 0
 
 
 _decoder: Final = msgspec.msgpack.Decoder(_Chunk)
@@ -47,6 +54,7 @@ class Log:
         self._store = store
         self._ends: dict[Place, int] = {}
         self._last_ms: dict[Place, int] = {}
+        self._bytes: dict[Place, int] = {}
         self._tails: defaultdict[Place, _Tail] = defaultdict(_Tail)
         self._staged: dict[Place, int] = {}
         self._changed = asyncio.Event()
@@ -67,7 +75,9 @@ class Log:
             first = self._staged.get(place, self.end(*place))
             append_ms = max(now_ms, self._last_ms[place])
             rows = [(output.key, output.value, output.headers or None) for output in group]
-            batch.put("log", _key(place, first), pack(_Chunk(append_ms, rows)))
+            value = pack(_Chunk(append_ms, rows, self._bytes[place]))
+            self._bytes[place] += len(value)
+            batch.put("log", _key(place, first), value)
             self._tails[place].add(first, append_ms, group)
             self._last_ms[place] = append_ms
             self._staged[place] = first + len(group)
@@ -102,6 +112,7 @@ class Log:
             chunk = _decoder.decode(found[1]) if found else None
             end = _offset(found[0]) + len(chunk.rows) if found and chunk else 0
             self._last_ms[place] = chunk.append_ms if chunk else 0
+            self._bytes[place] = chunk.bytes_before + len(found[1]) if found and chunk else 0
             self._ends[place] = end
         return end
 
@@ -111,6 +122,14 @@ class Log:
         for key, _ in self._store.scan("log", _key(place, 0), _after(place), 1):
             return _offset(key)
         return self.end(topic, partition)
+
+    def size_bytes(self, topic: str, partition: int) -> int:
+        """Bytes of what is kept, as appended: RocksDB's own compression is not in it."""
+        place = (topic, partition)
+        self.end(topic, partition)
+        for _, value in self._store.scan("log", _key(place, 0), _after(place), 1):
+            return self._bytes[place] - _head_decoder.decode(value).bytes_before
+        return 0
 
     def read(
         self,
@@ -153,13 +172,19 @@ class Log:
                 records.append(Record(first + index, chunk.append_ms, row_key, row_value, headers or ()))
         return records
 
-    def trim(self, batch: Batch, topic: str, partition: int, below_offset: int, before_ms: int) -> int:
-        """Drop whole chunks that lie below an offset and are older than a time, keeping the last chunk.
+    def trim(
+        self, batch: Batch, topic: str, partition: int, below_offset: int, before_ms: int, bytes_max: int | None = None
+    ) -> int:
+        """Drop whole chunks below an offset that are older than a time, or that newer ones push out of the bytes.
+
+        The last chunk stays.
 
         Returns:
             The number of chunks dropped, at most `TRIM_CHUNKS_MAX`; at that number there may be more.
         """
         place = (topic, partition)
+        self.end(topic, partition)
+        low_bytes = -1 if bytes_max is None else self._bytes[place] - bytes_max
         dropped = 0
         previous: bytes | None = None
         upto: bytes | None = None
@@ -167,7 +192,8 @@ class Log:
             if previous is not None:
                 upto = key
                 dropped += 1
-            if dropped == TRIM_CHUNKS_MAX or _head_decoder.decode(value).append_ms >= before_ms:
+            head = _head_decoder.decode(value)
+            if dropped == TRIM_CHUNKS_MAX or (head.append_ms >= before_ms and head.bytes_before >= low_bytes):
                 break
             previous = key
         if upto is not None:

@@ -37,6 +37,7 @@ class Store:
             OutsideFailing: another process holds it, or the disk refuses.
         """
         path.mkdir(parents=True, exist_ok=True)
+        self._path = path
         cache = Cache(CACHE_BYTES)
         manager = WriteBufferManager.new_write_buffer_manager_with_cache(WRITE_BUFFERS_BYTES, False, cache)
         options = _options(cache)
@@ -45,7 +46,9 @@ class Store:
         try:
             self._db = Rdict(str(path), options, families)
         except Exception as error:
-            raise OutsideFailing(f"{path}: RocksDB does not open ({error}); is another process using it?") from error
+            raise OutsideFailing(
+                f"{path}: RocksDB does not open ({error}); is the disk full, or another process using it?"
+            ) from error
         self._families = {name: self._db.get_column_family(name) for name in FAMILIES}
         self._handles = {name: self._db.get_column_family_handle(name) for name in FAMILIES}
         self._open = True
@@ -55,8 +58,16 @@ class Store:
         return Batch(self._handles, recording=recording)
 
     def write(self, batch: "Batch") -> None:
-        """Write a batch whole or not at all; it survives kill -9, but power loss only after `sync`."""
-        self._db.write(batch.raw)
+        """Write a batch whole or not at all; it survives kill -9, but power loss only after `sync`.
+
+        Raises:
+            OutsideFailing: the disk refuses. Nobody may write again: what RocksDB keeps of it is decided at
+                the next start, where the batch is whole or not there.
+        """
+        try:
+            self._db.write(batch.raw)
+        except Exception as error:
+            raise OutsideFailing(f"{self._path}: {_refused(error)}") from error
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """The value of a key."""
@@ -98,8 +109,15 @@ class Store:
         return None
 
     def sync(self) -> None:
-        """Make every write so far survive power loss; blocks for one fsync, so call it in a thread."""
-        self._db.flush_wal(sync=True)
+        """Make every write so far survive power loss; blocks for one fsync, so call it in a thread.
+
+        Raises:
+            OutsideFailing: the disk refuses.
+        """
+        try:
+            self._db.flush_wal(sync=True)
+        except Exception as error:
+            raise OutsideFailing(f"{self._path}: {_refused(error)}") from error
 
     def size_bytes(self) -> int:
         """Bytes of live data in all families, as RocksDB estimates them."""
@@ -165,6 +183,11 @@ class Batch:
                 self.delete(family, key)
             else:
                 self.put(family, key, value)
+
+
+def _refused(error: Exception) -> str:
+    """What a refused write means for whoever reads the last words of a process."""
+    return f"RocksDB cannot write ({error}); free the disk, then start again: what was acknowledged is kept"
 
 
 def _options(cache: Cache) -> Options:

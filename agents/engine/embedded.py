@@ -1,7 +1,7 @@
 """The embedded transport: log, state and outputs in one RocksDB, committed in one batch."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from config.clock import Clock
 from streams.ids import topic_id
@@ -13,12 +13,20 @@ from tables.store import Batch, Store
 class EmbeddedTransport:
     """Implements `Transport` for one process, with nothing to install."""
 
-    def __init__(self, store: Store, clock: Clock, app: str, partitions: int) -> None:
-        """Serve the log that lies in the store."""
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        app: str,
+        partitions: int,
+        fail: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
+        """Serve the log that lies in the store; `fail` is told when a write failed, whoever asked for it."""
         self.partitions = partitions
         self._store = store
         self._clock = clock
         self._app = app
+        self._fail = fail
         self._log = Log(store)
 
     async def start(self) -> None:
@@ -98,7 +106,11 @@ class EmbeddedTransport:
         """One WriteBatch; no await in between, so nobody sees half of it."""
         if outputs:
             self._log.stage(batch, outputs, self._clock.now_ms())
-        self._store.write(batch)
+        try:
+            self._store.write(batch)
+        except BaseException as error:  # what was staged is in memory alone: nobody may go on from here
+            self._fail(error)
+            raise
         if outputs:
             self._log.publish()
 
@@ -114,10 +126,16 @@ class EmbeddedTransport:
         """One fsync of the write-ahead log, in a thread."""
         await asyncio.to_thread(self._store.sync)
 
-    async def trim(self, topic: str, partition: int, below_offset: int, before_ms: int) -> int:
+    def size_bytes(self, topic: str, partition: int) -> int:
+        """What is kept, as appended."""
+        return self._log.size_bytes(topic, partition)
+
+    async def trim(
+        self, topic: str, partition: int, below_offset: int, before_ms: int, bytes_max: int | None = None
+    ) -> int:
         """Drop what every reader has passed and retention no longer keeps; returns chunks dropped."""
         batch = self.batch()
-        dropped = self._log.trim(batch, topic, partition, below_offset, before_ms)
+        dropped = self._log.trim(batch, topic, partition, below_offset, before_ms, bytes_max)
         if dropped:
             self._store.write(batch)
         return dropped

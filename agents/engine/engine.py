@@ -50,7 +50,7 @@ class Engine:
     def _transport(self, store: Store) -> Transport:
         settings = self.settings
         if not settings.on_kafka:
-            return EmbeddedTransport(store, self.clock, settings.app, settings.partitions)
+            return EmbeddedTransport(store, self.clock, settings.app, settings.partitions, self.fail)
         from agents.engine.kafka.transport import KafkaTransport  # noqa: PLC0415  # only where it is used
 
         return KafkaTransport(settings, store, self.clock, self.pace, self.fail)

@@ -99,5 +99,10 @@ class Transport(Log, Protocol):
     async def sync(self) -> None:
         """Make everything so far survive power loss, where `commit` alone does not."""
 
-    async def trim(self, topic: str, partition: int, below_offset: int, before_ms: int) -> int:
+    async def trim(
+        self, topic: str, partition: int, below_offset: int, before_ms: int, bytes_max: int | None = None
+    ) -> int:
         """Drop what every reader has passed and retention no longer keeps; returns the pieces dropped."""
+
+    def size_bytes(self, topic: str, partition: int) -> int:
+        """Bytes that `trim` has still left of a partition; 0 where the log is not ours to trim."""

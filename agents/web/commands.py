@@ -72,6 +72,7 @@ def _append(node: "Node") -> JSONValue:
                 raise BadSetting("only the events topic takes records from outside")
             if not 0 <= output.partition < node.settings.partitions:
                 raise BadSetting(f"no partition {output.partition}; there are {node.settings.partitions}, from 0 on")
+        node.disk.refuse_if_low()
         await node.engine.transport.append(outputs)
         return len(outputs)
 

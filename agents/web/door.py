@@ -1,6 +1,7 @@
 """The door: Braze-compatible ingestion over HTTP, into the events topic."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -17,15 +18,18 @@ from streams.track_request import NOTHING_VALID, read_track_request
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 REQUESTS_MAX: Final = 32
 RETRY_AFTER_S: Final = "1"
+DISK_RETRY_AFTER_S: Final = "10"
 
 
 class Door:
     """Answers 201 when what it took is kept by the log, so that a caller may repeat whatever was not answered."""
 
-    def __init__(self, log: Log, clock: Clock, keys: Keys) -> None:
+    def __init__(self, log: Log, clock: Clock, keys: Keys, is_full: Callable[[], bool] = lambda: False) -> None:
+        """While `is_full` says so, nothing is taken."""
         self._log = log
         self._clock = clock
         self._keys = keys
+        self._is_full = is_full
         self._room = asyncio.Semaphore(REQUESTS_MAX)
 
     def add_routes(self, app: web.Application) -> None:
@@ -47,6 +51,10 @@ class Door:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not self._keys.accept(token.strip()):
             return _said(401, "Invalid API key")
+        if self._is_full():
+            metrics.LIMIT_HITS.labels("door_disk_low").inc()
+            headers = {"Retry-After": DISK_RETRY_AFTER_S}
+            return _said(503, "the disk is nearly full; nothing was taken, send it again later", headers=headers)
         if request.content_type != "application/json":
             return _said(415, "Content-Type must be application/json")
         if self._room.locked():

@@ -22,10 +22,12 @@ class HttpServer:
         metrics: Callable[[], bytes],
         door: Door | None,
         status: StatusPage | None = None,
+        is_full: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`metrics` gives the text of `/metrics`, up to date."""
+        """`metrics` gives the text of `/metrics`, up to date; while `is_full`, this is not ready."""
         self._has_failed = has_failed
         self._text_of_metrics = metrics
+        self._is_full = is_full
         self._door = door
         self._status = status
         self._runner: web.AppRunner | None = None
@@ -38,7 +40,7 @@ class HttpServer:
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.router.add_get("/health/live", self._live)
         app.router.add_get("/health/ready", self._ready)
-        app.router.add_get("/health/startup", self._ready)
+        app.router.add_get("/health/startup", self._started)
         app.router.add_get("/metrics", self._metrics)
         if self._status is not None:
             self._status.add_routes(app)
@@ -62,6 +64,11 @@ class HttpServer:
         return web.json_response({"status": "failed" if failed else "ok"}, status=503 if failed else 200)
 
     async def _ready(self, request: web.Request) -> web.Response:
+        if self.ready and self._is_full():
+            return web.json_response({"status": "disk_low"}, status=503)
+        return await self._started(request)
+
+    async def _started(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok" if self.ready else "starting"}, status=200 if self.ready else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:

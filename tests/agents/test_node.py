@@ -62,7 +62,16 @@ OTHER_FILES = {**FILES, "segments/old.yaml": {"name": "old", "filter": {"event":
 # Declared for everyone, set only where Kafka is the transport.
 ELSEWHERE = {
     *("DOOR_OBJECTS", "COMMIT_SECONDS", "CHANGELOG_BYTES", "RESTORED_RECORDS", "RESTORE_REMAINING"),
-    *("REBALANCING", "WORKER_UP", "WORKER_RESTARTS", "WATCHDOG_STALLS", "TIMERS_NEXT", "EXPORT_WAITING"),
+    *(
+        "REBALANCING",
+        "WORKER_UP",
+        "WORKER_RESTARTS",
+        "WATCHDOG_STALLS",
+        "TIMERS_NEXT",
+        "EXPORT_WAITING",
+        "LOG_BYTES",
+        "DISK_LOW",
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from agents.retention import trim_once
+from config import metrics
 from config.clock import ManualClock
 from tests.agents.nodes import NOW_MS, PARTITIONS, event, process, running, write_workspace
 from tests.agents.test_node import FILES
@@ -10,6 +11,7 @@ from tests.agents.test_node import FILES
 WEEK_MS = 7 * 86_400_000
 READ = ("events", "mailbox", "currents", "sends.log")
 EVERY = (*READ, "segment-changes", "dead-letters", "definitions")
+LIMITS = "events=7d/10000,currents=7d/1000"
 
 
 async def test_what_is_old_and_read_goes_and_nothing_else(tmp_path: Path) -> None:
@@ -47,3 +49,28 @@ async def test_what_is_old_and_read_goes_and_nothing_else(tmp_path: Path) -> Non
     async with running(tmp_path / "data", clock, workspace=workspace) as node:
         await process(node, *(event(user) for user in users))
         assert node.queries.totals()["custom_events"] == 5 * len(users)
+
+
+async def test_bytes_push_out_what_was_read_and_keep_what_was_not(tmp_path: Path) -> None:
+    """Beyond its bytes a topic drops its oldest young records, but none that export still has to write."""
+    clock = ManualClock(NOW_MS)
+    settings = {"workspace": write_workspace(tmp_path / "workspace", FILES), "retention": LIMITS}
+    async with running(tmp_path / "data", clock, **settings) as node:
+        log, places = node.engine.transport, [("events", at) for at in range(PARTITIONS)]
+        for _ in range(20):
+            await process(node, *(event(user, filler="x" * 500) for user in ("a", "b", "c", "d")))
+        whole = log.size_bytes("currents", 0)
+        assert sum(log.size_bytes(*place) for place in places) > 20_000
+        assert await trim_once(node.engine) > 0
+        for place in places:
+            assert 0 < log.size_bytes(*place) <= 10_000 // PARTITIONS
+            assert (await log.starts([place]))[place] > 0
+        assert log.size_bytes("currents", 0) == whole > 1_000 // PARTITIONS  # no file holds any of them yet
+        assert metrics.LOG_BYTES.labels("currents")._value.get() >= whole
+        unread = metrics.LIMIT_HITS.labels("retention_bytes_unread")
+        assert unread._value.get() > 0
+        assert sum(log.size_bytes("mailbox", at) for at in range(PARTITIONS)) > 20_000  # has room
+    async with running(tmp_path / "data", clock, **settings) as node:  # sizes are counted on after a restart
+        assert node.engine.transport.size_bytes("currents", 0) == whole
+        await process(node, event("a"))
+        assert node.queries.totals()["custom_events"] == 81

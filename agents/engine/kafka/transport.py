@@ -183,6 +183,12 @@ class KafkaTransport(KafkaLog):
     async def sync(self) -> None:
         """Every commit is acknowledged by the brokers already."""
 
-    async def trim(self, topic: str, partition: int, below_offset: int, before_ms: int) -> int:
+    async def trim(
+        self, topic: str, partition: int, below_offset: int, before_ms: int, bytes_max: int | None = None
+    ) -> int:
         """Retention is the cluster's."""
+        return 0
+
+    def size_bytes(self, topic: str, partition: int) -> int:
+        """The cluster knows."""
         return 0
