@@ -148,3 +148,16 @@ def test_steps_out_of_place_change_nothing() -> None:
     scan = driver.folds[0].position.scan
     assert scan is not None
     assert (scan.start_offset, scan.rows) == (4, 3)
+
+
+def test_what_time_did_between_two_switches_is_decided_by_the_first() -> None:
+    """A window that ended before a pause still sends, though the scan comes to the row only after it."""
+    driver = Driver(plain_files({"old": ATTRIBUTE}))
+    driver.send({"external_id": "ann", **LIKE})
+    driver.switch(read_definitions(files_of({"s": {"event": {"name": "like", "within": "10s"}}})))
+    paused_ms = driver.now_ms + 20_000
+    driver.advance(20_000)
+    driver.pause("*")
+    Run(driver).scan(None)
+
+    assert [(one.campaign, one.decided_ms < paused_ms) for one in driver.sends] == [("left_s", True)]

@@ -151,7 +151,7 @@ def at_once(run: Run, at: int) -> None:
     run.scan(None)
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(workspaces(), all_steps, changes, scan_points)
 def test_when_a_row_is_scanned_does_not_matter(
     segments: dict[str, Tree], steps: list[Step], turns: list[Change], points: list[tuple[int, str]]
@@ -247,7 +247,7 @@ def sure_segments(driver: Driver, user: User, now_ms: int) -> list[str]:
 several_steps = st.tuples(all_steps, all_steps).map(lambda parts: [step for part in parts for step in part])
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(workspaces(), workspaces(), several_steps, several_steps, st.integers(0, 6))
 def test_what_explain_calls_exact_is_exact(
     segments: dict[str, Tree], others: dict[str, Tree], before: list[Step], after: list[Step], lag: int
