@@ -7,7 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test bench check fmt schema clean
+.PHONY: help demo demo-once test browser bench check fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -23,6 +23,10 @@ test: .venv/.dev-stamp ## run the tests
 
 bench: .venv/.dev-stamp ## measure the product beside stock Faust; ARGS='--help' lists the parts
 	@.venv/bin/python -m tests.bench $(ARGS)
+
+browser: .venv/.dev-stamp ## install axe, with which the browser tests check pages, and run them
+	@npm install --silent --no-save --prefix .venv axe-core@4.10.3
+	@.venv/bin/python -m pytest tests/browser $(ARGS)
 
 check: .venv/.dev-stamp ## lint, format, types, layers, dependencies, spelling
 	.venv/bin/ruff check .
