@@ -7,7 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test simulate bench scan-proof chaos check fmt schema clean
+.PHONY: help demo demo-once test simulate browser bench scan-proof chaos check fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -32,6 +32,10 @@ scan-proof: .venv/.dev-stamp ## a definition over a million users, killed twice,
 
 chaos: .venv/.dev-stamp ## kill the product at every crash point and verify what came out; QUICK=1 for the short run
 	@.venv/bin/python -m tests.chaos $(if $(QUICK),--quick) $(ARGS)
+
+browser: .venv/.dev-stamp ## install axe, with which the browser tests check pages, and run them
+	@npm install --silent --no-save --prefix .venv axe-core@4.10.3
+	@.venv/bin/python -m pytest tests/browser $(ARGS)
 
 check: .venv/.dev-stamp ## lint, format, types, layers, dependencies, spelling
 	.venv/bin/ruff check .

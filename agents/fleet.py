@@ -48,7 +48,7 @@ class _Worker:
         self.number = number
         self.folder = settings.data / f"worker-{number}"
         self.process: asyncio.subprocess.Process | None = None
-        self.ended = "not started yet"
+        self.ended = ""
         self._command = command
         self._environment = _environment(settings, number, self.folder)
 
@@ -58,7 +58,6 @@ class _Worker:
         self.process = await asyncio.create_subprocess_exec(
             *self._command, env=self._environment, stdin=asyncio.subprocess.PIPE, stdout=sys.stderr
         )
-        self.ended = ""
 
     async def ask(self, command: str, args: Answer) -> JSONValue:
         """One command's answer. Raises ConnectionError or FileNotFoundError while it does not listen."""

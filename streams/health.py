@@ -102,7 +102,7 @@ def findings(facts: Facts) -> list[Finding]:
         *_workers(facts.workers),
         *_partitions(facts),
         *_readers(facts.readers),
-        *map(_channel, facts.channels),
+        *(_channel(channel, facts.at_ms) for channel in facts.channels),
         *_timers(facts),
         _dead_letters(facts),
         *_canary(facts.canary),
@@ -168,14 +168,14 @@ def _readers(readers: Sequence[Reader]) -> Iterator[Finding]:
         yield Finding(_AGENTS.get(agent, agent), state, why, since_ms)
 
 
-def _channel(channel: Channel) -> Finding:
+def _channel(channel: Channel, at_ms: int) -> Finding:
     name = f"Provider of {channel.name}"
     waiting = channel.pending + channel.retry
     tried = channel.sent + channel.retried + channel.failed
     if channel.oldest_attempt_s >= HANG_S:
         state: Status = "WARN" if channel.sent else "STALL"
         why = f"no answer for {channel.oldest_attempt_s:.0f} s to {channel.in_flight} sends under way"
-        return Finding(name, state, f"{why}; {waiting:,} wait")
+        return Finding(name, state, f"{why}; {waiting:,} wait", at_ms - round(channel.oldest_attempt_s * 1000))
     if channel.silent_hosts and not channel.sent and (channel.in_flight or waiting):
         return Finding(name, "STALL", f"{_count(channel.silent_hosts, 'host')} without an answer; {waiting:,} wait")
     if channel.silent_hosts:

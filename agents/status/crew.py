@@ -22,13 +22,10 @@ _log: Final = structlog.get_logger("headrace")
 
 
 class Member(Protocol):
-    """A worker process as its fleet knows it."""
+    """A worker process as its fleet knows it; `ended` is how it ended, until it answers again."""
 
     number: int
-
-    @property
-    def ended(self) -> str:
-        """How it ended; empty while it runs."""
+    ended: str
 
     async def ask(self, command: str, args: dict[str, Any]) -> JSONValue:
         """One command's answer. Raises OSError or HeadraceError while it gives none."""
@@ -74,8 +71,6 @@ class Crew:
         return {**self._families, "": [family for family in own if _is_own(family, self._families)]}
 
     async def _ask(self, member: Member) -> tuple[list[dict[str, Any]], list[Family]] | None:
-        if member.ended:
-            return None
         try:
             async with asyncio.timeout(ASK_S_MAX):
                 return await member.ask("readers", {}), await member.ask("metrics", {})
@@ -85,10 +80,11 @@ class Crew:
     def _note(self, member: Member, now_ms: int, *, has_answered: bool) -> None:
         """Keep since when a worker is as it is; one that never answered is still starting."""
         before = self._states.get(member.number)
-        if member.ended:
-            state, detail = "ended", member.ended
-        elif has_answered:
+        if has_answered:
+            member.ended = ""
             state, detail = "up", ""
+        elif member.ended:  # one that was started again is not back before it answers
+            state, detail = "ended", member.ended
         else:
             is_new = before is None or before.state in {"starting", "ended"}
             state, detail = ("starting", "") if is_new else ("silent", "")

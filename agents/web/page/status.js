@@ -83,7 +83,7 @@ function chart(id, names, labels) {
   const axis = { stroke: styles.getPropertyValue("--soft").trim(), grid: { stroke: styles.getPropertyValue("--line").trim(), width: 1 } };
   const series = labels.map((label, index) => ({
     label, stroke: COLOURS[index % COLOURS.length], width: 1.5, dash: DASHES[Math.floor(index / COLOURS.length) % 3],
-    points: { show: false }, value: (_, value) => number(value),
+    value: (_, value) => number(value),
   }));
   const scales = { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } };
   const plot = new uPlot({ width, height: 170, scales, axes: [axis, { ...axis, size: 54 }], series: [{}, ...series] }, data, at(id));
@@ -139,7 +139,7 @@ function show(report) {
   }
   const next = report.timers.next_s;
   facts("segments", [["Oldest timer", report.timers.overdue_s ? `${span(report.timers.overdue_s)} late` : next ? `due ${new Date(next * 1000).toLocaleString()}` : "none"],
-    ...Object.entries(report.segments).map(([name, seconds]) => [`${name} is fresh to`, span(seconds)])]);
+    ...Object.entries(report.segments).map(([name, seconds]) => [`${name}, behind by`, span(seconds)])]);
 }
 
 async function look() {
