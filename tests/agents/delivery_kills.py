@@ -222,7 +222,8 @@ async def never_twice(folder: Path, seed: int, kills: int = 6, **more: str) -> N
     assert max(taken.values()) == 1
     assert sent <= set(taken) <= sent | uncertain
     assert len(sent) + len(uncertain) == USERS
-    assert 0 < len(uncertain) == found["mail"]["held"] <= kills * IN_FLIGHT_MAX
+    assert len(uncertain) == found["mail"]["held"] <= kills * IN_FLIGHT_MAX
+    assert uncertain or has_fleet  # one of several workers may have had no mail under way
     calls = by_key(hooks)
     assert found["hook"]["sent"] == len(calls) == USERS
     for each in calls.values():
