@@ -11,7 +11,7 @@ import msgspec
 
 from streams.codec import pack
 from streams.errors import BadState
-from streams.profiles.row import decode_row
+from streams.profiles.row import decode_timer
 from streams.records import Headers
 from tables.store import Batch, Change, Store
 
@@ -107,8 +107,8 @@ class Changelog:
         keys = list(users)
         for key, old in zip(keys, self._store.get_many("users", keys), strict=True):
             new = users[key]
-            old_ms = None if old is None else decode_row(old).timer_ms
-            new_ms = None if new is None else decode_row(new).timer_ms
+            old_ms = None if old is None else decode_timer(old)
+            new_ms = None if new is None else decode_timer(new)
             if old_ms is not None:
                 batch.delete("due", _due_key(key, old_ms))
             if new_ms is not None:

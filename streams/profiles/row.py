@@ -85,9 +85,20 @@ class _Head(msgspec.Struct, array_like=True, gc=False):
     attributes: dict[str, JSONScalar] = {}
 
 
+class _Start(msgspec.Struct, array_like=True, gc=False):
+    """The fields up to the timer."""
+
+    version: int
+    incarnation: int
+    created_ms: int
+    now_ms: int
+    timer_ms: int | None = None
+
+
 _encode: Final = msgspec.msgpack.Encoder(decimal_format="string").encode
 _decoder: Final = msgspec.msgpack.Decoder(User)
 _head_decoder: Final = msgspec.msgpack.Decoder(_Head)
+_start_decoder: Final = msgspec.msgpack.Decoder(_Start)
 
 
 def new_user(now_ms: int, built: int = -1) -> User:
@@ -115,6 +126,11 @@ def decode_attributes(data: bytes) -> dict[str, JSONScalar] | None:
         return _decode(_head_decoder, data).attributes
     except BadState:
         return None
+
+
+def decode_timer(data: bytes) -> int | None:
+    """Only the timer of a stored row, for whoever reads many. Raises BadState like `decode_row`."""
+    return _decode(_start_decoder, data).timer_ms
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[Row], data: bytes) -> Row:
