@@ -11,7 +11,7 @@ from streams.profiles.counters import AmountWindow, Counter, CountWindow
 
 ROW_VERSION: Final = 1
 
-Row = TypeVar("Row", "User", "_Head")
+Row = TypeVar("Row", "User", "_Head", "_Start")
 
 
 class CampaignHistory(msgspec.Struct, array_like=True, gc=False):
