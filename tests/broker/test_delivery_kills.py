@@ -25,7 +25,13 @@ long_run = pytest.mark.skipif(not SEEDS, reason="a long proof: name seeds in KIL
 def on(broker: Broker, workers: int) -> dict[str, Any]:
     """A fresh app on the broker; static members and short sessions, so that a successor need not wait long."""
     app = f"t{uuid.uuid4().hex[:12]}"
-    return {"APP": app, "BROKER": f"kafka://{broker.address}", "WORKERS": str(workers), "MEMBER": "one", "SESSION_S": "6"}
+    return {
+        "APP": app,
+        "BROKER": f"kafka://{broker.address}",
+        "WORKERS": str(workers),
+        "MEMBER": "one",
+        "SESSION_S": "6",
+    }
 
 
 async def test_a_fleet_whose_workers_are_killed_sends_no_mail_twice(broker: Broker, tmp_path: Path) -> None:
