@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from config.smtp_server import read_smtp_server
 
 PREFIX: Final = "HEADRACE_"
-SECRETS: Final = ("api_key", "smtp")
+SECRETS: Final = ("api_key", "smtp", "kafka_password")
 EMBEDDED: Final = "embedded://"
 _KAFKA: Final = re.compile(r"kafka://[^\s,/]+:\d+(,[^\s,/]+:\d+)*")
 EXPORT_TOPIC: Final = "topic://"
@@ -76,6 +76,36 @@ class Settings(BaseSettings):
         int, Field(ge=1, le=1_000_000, description="Rows per second and worker that new definitions are built over.")
     ] = 5_000
     workers: Annotated[int, Field(ge=1, le=64, description="Worker processes, on Kafka.")] = 1
+
+    kafka_security: Annotated[
+        Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"], Field(description="How the brokers are spoken to.")
+    ] = "plaintext"
+    kafka_ca: Annotated[Path | None, Field(description="PEM file of the brokers' CA; by default the system's.")] = None
+    kafka_cert: Annotated[Path | None, Field(description="PEM file of our certificate, where brokers ask for one.")] = (
+        None
+    )
+    kafka_key: Annotated[
+        Path | None, Field(description="PEM file of its key, readable by us alone, no passphrase.")
+    ] = None
+    kafka_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Field(description="The mechanism of SASL.")
+    ] = "SCRAM-SHA-512"
+    kafka_user: Annotated[str, Field(description="The user of SASL.")] = ""
+    kafka_password: Annotated[str | None, Field(repr=False, description="The password of SASL.")] = None
+
+    @model_validator(mode="after")
+    def _security_is_whole(self) -> Self:
+        has_sasl, has_tls = self.kafka_security.startswith("sasl"), self.kafka_security.endswith("ssl")
+        how = f"HEADRACE_KAFKA_SECURITY={self.kafka_security}"
+        if has_sasl and not (self.kafka_user and self.kafka_password):
+            raise ValueError(f"{how}: set HEADRACE_KAFKA_USER and HEADRACE_KAFKA_PASSWORD_FILE")
+        if not has_sasl and (self.kafka_user or self.kafka_password):
+            raise ValueError(f"{how}: HEADRACE_KAFKA_USER and _PASSWORD are for sasl_ssl and sasl_plaintext")
+        if not has_tls and (self.kafka_ca or self.kafka_cert or self.kafka_key):
+            raise ValueError(f"{how}: HEADRACE_KAFKA_CA, _CERT and _KEY are for ssl and sasl_ssl")
+        if bool(self.kafka_cert) != bool(self.kafka_key):
+            raise ValueError(f"{how}: set both HEADRACE_KAFKA_CERT and HEADRACE_KAFKA_KEY, or neither")
+        return self
 
     @field_validator("broker")
     @classmethod
@@ -184,7 +214,9 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def _sentence(place: tuple[int | str, ...], fault: Mapping[str, object]) -> str:
-    name = str(place[0]) if place else ""
+    if not place:
+        return str(fault["msg"])  # about several at once: the input is all of them, secrets too
+    name = str(place[0])
     value = "***" if name in SECRETS else repr(fault["input"])
     return f"{PREFIX}{name.upper()}={value}: {fault['msg']}"
 
@@ -193,7 +225,7 @@ def _with_secret_files(values: dict[str, str]) -> dict[str, str]:
     """Replace `<secret>_file` by what the file holds."""
     for secret in SECRETS:
         path = values.pop(f"{secret}_file", None)
-        if path is None:
+        if not path:  # an empty variable is as none
             continue
         try:
             values[secret] = Path(path).read_text(encoding="utf-8").strip()

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -34,7 +34,6 @@ PROPERTIES: Mapping[str, str] = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "inter.broker.listener.name": "PLAINTEXT",
     "auto.create.topics.enable": "false",
     "default.replication.factor": "1",
@@ -78,12 +77,21 @@ class Broker:
     brings the same broker back. A broker that somebody else runs (`Broker.at`) is only ever talked to.
     """
 
-    def __init__(self, folder: Path, properties: Mapping[str, str] | None = None) -> None:
-        """Keep data, configuration and logs in `folder`; `properties` override those of server.properties."""
+    def __init__(
+        self,
+        folder: Path,
+        properties: Mapping[str, str] | None = None,
+        listeners: Sequence[str] = (),
+    ) -> None:
+        """Keep data, configuration and logs in `folder`; `properties` override those of server.properties.
+
+        `listeners` are security protocols that it speaks beside PLAINTEXT, each on a port of its own.
+        """
         self.folder = folder
         self.log_path = folder / "server.log"
         self._properties = dict(properties or {})
         self._ports = (0, 0)
+        self._more = dict.fromkeys(listeners, 0)
         self._process: subprocess.Popen[bytes] | None = None
         self._foreign_address: str | None = None
 
@@ -104,6 +112,10 @@ class Broker:
     def address(self) -> str:
         """`host:port` for bootstrap; of a broker of ours only after `start()`."""
         return self._foreign_address or f"127.0.0.1:{self._ports[0]}"
+
+    def address_of(self, listener: str) -> str:
+        """`host:port` of one of the further listeners."""
+        return f"127.0.0.1:{self._more[listener]}"
 
     @property
     def pid(self) -> int | None:
@@ -180,9 +192,14 @@ class Broker:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._ports = (_free_port(), _free_port())
         broker, controller = (f"127.0.0.1:{port}" for port in self._ports)
+        self._more = {name: _free_port() for name in self._more}
+        open_ones = ",".join([f"PLAINTEXT://{broker}", *(f"{name}://{self.address_of(name)}" for name in self._more)])
         own = {
-            "listeners": f"PLAINTEXT://{broker},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAINTEXT://{broker}",
+            "listeners": f"{open_ones},CONTROLLER://{controller}",
+            "advertised.listeners": open_ones,
+            "listener.security.protocol.map": ",".join(
+                ["PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT", *(f"{name}:{name}" for name in self._more)]
+            ),
             "controller.quorum.voters": f"1@{controller}",
             "log.dirs": str(self.folder / "log"),
         }

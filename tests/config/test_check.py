@@ -1,7 +1,9 @@
 """Settings as `config check` shows them: every one, with its source, and no secret."""
 
+import pytest
+
 from config.check import check_settings
-from config.settings import SECRETS, Settings, load_settings
+from config.settings import SECRETS, Settings, SettingsError, load_settings
 
 
 def test_every_setting_has_a_source_and_a_meaning() -> None:
@@ -26,4 +28,21 @@ def test_a_secret_is_masked_and_says_that_a_file_holds_it() -> None:
         rows = check_settings(Settings(api_key="k"), env)
         [row] = [row for row in rows if row["name"] == "HEADRACE_API_KEY"]
         assert (row["value"], row["source"]) == ("***", source)
-    assert set(SECRETS) == {"api_key", "smtp"}
+    assert set(SECRETS) == {"api_key", "smtp", "kafka_password"}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"SECURITY": "sasl_ssl", "USER": "u"}, "set HEADRACE_KAFKA_USER and HEADRACE_KAFKA_PASSWORD_FILE"),
+        ({"USER": "u", "PASSWORD": "hidden"}, "are for sasl_ssl"),
+        ({"CA": "ca.pem"}, "are for ssl and sasl_ssl"),
+        ({"SECURITY": "ssl", "CERT": "c.pem"}, "set both"),
+    ],
+)
+def test_half_a_guard_is_refused_without_its_secret(given: dict[str, str], says: str) -> None:
+    """Settings that contradict each other are refused with the fix, and the refusal shows no other setting."""
+    with pytest.raises(SettingsError, match=says) as refused:
+        load_settings({f"HEADRACE_KAFKA_{name}": value for name, value in given.items()})
+    assert "hidden" not in str(refused.value)
+    assert "headrace" not in str(refused.value)

@@ -6,6 +6,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.producer import sender
 
+from agents.engine.kafka.security import security
 from config.settings import Settings
 
 RECORD_BYTES_MAX: Final = 6 * 1024 * 1024
@@ -33,6 +34,7 @@ def new_reader(settings: Settings, isolation: str) -> AIOKafkaConsumer:
     """A reader outside of any group, not started; `isolation` is read_committed or read_uncommitted."""
     return AIOKafkaConsumer(
         bootstrap_servers=addresses(settings),
+        **security(settings),
         client_id=settings.app,
         group_id=None,
         enable_auto_commit=False,
@@ -51,6 +53,7 @@ async def start_producer(settings: Settings, topics: Iterable[str], transactiona
         own = {"transactional_id": transactional_id, "transaction_timeout_ms": int(TRANSACTION_S_MAX * 1000)}
     producer = AIOKafkaProducer(
         bootstrap_servers=addresses(settings),
+        **security(settings),
         client_id=settings.app,
         enable_idempotence=True,
         max_batch_size=BATCH_BYTES_MAX,

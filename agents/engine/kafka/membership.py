@@ -13,6 +13,7 @@ from faust.types import TP
 
 from agents.engine.driver import Served, SilentProducer, SliceConsumer, engine_of
 from agents.engine.kafka.clients import addresses
+from agents.engine.kafka.security import security
 from agents.engine.kafka.topics import topic_name
 from config.settings import Settings
 from streams.records import Place
@@ -41,6 +42,7 @@ class MemberThread(stock.AIOKafkaConsumerThread):
         self._assignor = self.app.assignor  # the stock choice splits a partition's topics over workers
         return AIOKafkaConsumer(
             bootstrap_servers=addresses(settings),
+            **security(settings),
             client_id=settings.app,
             group_id=settings.app,
             group_instance_id=settings.member or None,

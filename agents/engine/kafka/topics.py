@@ -5,8 +5,10 @@ from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaConnectionError
 
 from agents.engine.kafka.clients import RECORD_BYTES_MAX, addresses
+from agents.engine.kafka.security import security
 from agents.engine.kafka.topic_ids import read_topic_ids
 from config.settings import Settings
 from streams import topics
@@ -49,14 +51,19 @@ async def ensure_topics(settings: Settings) -> dict[str, str]:
         BadSetting: a topic has another number of partitions, or keeps its producers' timestamps.
         OutsideFailing: the broker refuses.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=addresses(settings), client_id=settings.app)
-    await admin.start()
+    admin = AIOKafkaAdminClient(bootstrap_servers=addresses(settings), client_id=settings.app, **security(settings))
     try:
+        await admin.start()
         wanted = all_topics(settings)
         existing = set(await admin.list_topics())
         await _create(admin, settings, {name: config for name, config in wanted.items() if name not in existing})
         await _check(admin, settings, sorted(existing.intersection(wanted)))
         return await _topic_ids(admin, sorted(wanted))
+    except KafkaConnectionError as error:
+        raise OutsideFailing(
+            f"HEADRACE_BROKER={settings.broker}: {error}; the reason stands above. Is it running, does HEADRACE_KAFKA_"
+            f"SECURITY={settings.kafka_security} suit its listener, and are user, password and certificates right?"
+        ) from error
     finally:
         await admin.close()
 

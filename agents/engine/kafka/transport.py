@@ -160,7 +160,8 @@ class KafkaTransport(KafkaLog):
 
     def wake(self) -> None:
         """Let a waiting reader look again."""
-        self._feeds.wake()
+        if self._pump is not None:  # else it never came to reading
+            self._feeds.wake()
 
     def batch(self) -> Batch:
         """A batch that remembers its changes for the changelog."""
