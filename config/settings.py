@@ -116,36 +116,6 @@ class Settings(BaseSettings):
             raise ValueError(f"{how}: set both HEADRACE_KAFKA_CERT and HEADRACE_KAFKA_KEY, or neither")
         return self
 
-    kafka_security: Annotated[
-        Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"], Field(description="How the brokers are spoken to.")
-    ] = "plaintext"
-    kafka_ca: Annotated[Path | None, Field(description="PEM file of the brokers' CA; by default the system's.")] = None
-    kafka_cert: Annotated[Path | None, Field(description="PEM file of our certificate, where brokers ask for one.")] = (
-        None
-    )
-    kafka_key: Annotated[
-        Path | None, Field(description="PEM file of its key, readable by us alone, no passphrase.")
-    ] = None
-    kafka_mechanism: Annotated[
-        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Field(description="The mechanism of SASL.")
-    ] = "SCRAM-SHA-512"
-    kafka_user: Annotated[str, Field(description="The user of SASL.")] = ""
-    kafka_password: Annotated[str | None, Field(repr=False, description="The password of SASL.")] = None
-
-    @model_validator(mode="after")
-    def _security_is_whole(self) -> Self:
-        has_sasl, has_tls = self.kafka_security.startswith("sasl"), self.kafka_security.endswith("ssl")
-        how = f"HEADRACE_KAFKA_SECURITY={self.kafka_security}"
-        if has_sasl and not (self.kafka_user and self.kafka_password):
-            raise ValueError(f"{how}: set HEADRACE_KAFKA_USER and HEADRACE_KAFKA_PASSWORD_FILE")
-        if not has_sasl and (self.kafka_user or self.kafka_password):
-            raise ValueError(f"{how}: HEADRACE_KAFKA_USER and _PASSWORD are for sasl_ssl and sasl_plaintext")
-        if not has_tls and (self.kafka_ca or self.kafka_cert or self.kafka_key):
-            raise ValueError(f"{how}: HEADRACE_KAFKA_CA, _CERT and _KEY are for ssl and sasl_ssl")
-        if bool(self.kafka_cert) != bool(self.kafka_key):
-            raise ValueError(f"{how}: set both HEADRACE_KAFKA_CERT and HEADRACE_KAFKA_KEY, or neither")
-        return self
-
     @field_validator("broker")
     @classmethod
     def _known_broker(cls, broker: str) -> str:
