@@ -49,7 +49,7 @@ def read_log(disk: Disk) -> Places:
         for kind, family, key, value in ops:
             if family == "log" and kind == "put":
                 name, _, rest = key.partition(b"\0")
-                append_ms, rows = msgspec.msgpack.decode(value)
+                append_ms, rows, *_ = msgspec.msgpack.decode(value)
                 records = found[name.decode(), int.from_bytes(rest[:2], "big")]
                 for row_key, row_value, headers in rows:
                     pairs = tuple((each[0], each[1]) for each in headers or ())

@@ -129,6 +129,16 @@ class Nowhere:
         return
 
 
+class Unwatched:
+    """No watchdog: its thread would measure virtual time, and end the process that simulates."""
+
+    def start(self) -> None:
+        return
+
+    def stop(self) -> None:
+        return
+
+
 @contextmanager
 def replaced(pairs: list[tuple[object, str, object]]) -> Iterator[None]:
     """Put other things in the places of attributes, and the old ones back at the end."""

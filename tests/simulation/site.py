@@ -30,7 +30,7 @@ from streams.records import Record
 from tests.simulation.disk import Disk, MemoryStore
 from tests.simulation.disk import Op as Op_
 from tests.simulation.loop import Killed, Process, VirtualLoop
-from tests.simulation.runtime import FaustStandIn, Nowhere, stopwatches
+from tests.simulation.runtime import FaustStandIn, Nowhere, Unwatched, stopwatches
 from tests.simulation.workload import APP, PARTITIONS, Op
 from tests.simulation.world import Endpoint, MailClient, World
 
@@ -256,6 +256,7 @@ class Site:
             (node_module, "DataFolder", Nowhere),
             (node_module, "HttpServer", Nowhere),
             (node_module, "ControlServer", Nowhere),
+            (node_module, "Watchdog", Unwatched),
             (node_module, "providers_of", self._providers),
             (node_module, "set_up_interpreter", _nothing),
             (node_module, "QUIET_LOOK_S", 0.25),
