@@ -1,7 +1,10 @@
 """Security: how every client of ours proves whom it speaks to, and who it is."""
 
+import asyncio
 import ssl
 from typing import Any
+
+from aiokafka.conn import AIOKafkaConnection, CloseReason
 
 from config.settings import Settings
 from streams.errors import BadSetting
@@ -43,3 +46,24 @@ def _tls(settings: Settings) -> ssl.SSLContext:
 
 def _no_passphrase() -> str:
     raise ssl.SSLError("the key has a passphrase; give one without")
+
+
+_close = AIOKafkaConnection.close
+
+
+def _close_at_once(
+    connection: AIOKafkaConnection, reason: CloseReason | None = None, exc: BaseException | None = None
+) -> "asyncio.Future[None]":
+    """Close a connection; over TLS without waiting for the broker's farewell.
+
+    A reader that has stopped with data unread would not take that farewell, and each client would need the
+    half minute that event loops allow for it. What we asked has been answered by then, or is given up.
+    """
+    writer = connection._writer
+    closed: asyncio.Future[None] = _close(connection, reason, exc)
+    if writer is not None and writer.get_extra_info("sslcontext") is not None:
+        writer.transport.abort()
+    return closed
+
+
+AIOKafkaConnection.close = _close_at_once
