@@ -49,6 +49,7 @@ class Watchdog:
     def start(self) -> None:
         """Beat on this loop, and watch it."""
         self._loop_thread = threading.get_ident()
+        metrics.LOOP_BLOCKED_SECONDS.set(0)
         self._beat()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
