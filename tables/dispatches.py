@@ -129,6 +129,11 @@ class Dispatches:
         return [_decoder.decode(value) for value in values if value is not None]
 
     @property
+    def moving(self) -> set[str]:
+        """The ids that were moved and are not published: `open` still gives them as they were."""
+        return {dispatch.dispatch_id for dispatch, _ in self._moved}
+
+    @property
     def attempting(self) -> list[str]:
         """The ids between attempt and outcome."""
         return list(self._attempting)

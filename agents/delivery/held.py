@@ -21,9 +21,10 @@ async def change_held(table: Dispatches, writer: Writer, dispatch_id: str, state
 
     def stage(batch: Batch, outputs: list[Output]) -> None:
         nonlocal count
-        now_ms = clock.now_ms()
+        now_ms, moving = clock.now_ms(), table.moving
         for dispatch in table.open(names):
-            if dispatch.state != "held":
+            # Two commands at once share a batch: the second would let a mail go twice.
+            if dispatch.state != "held" or dispatch.dispatch_id in moving:
                 continue
             count += 1
             dispatch.updated_ms, dispatch.reason = now_ms, "" if state == "pending" else "discarded"

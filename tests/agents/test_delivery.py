@@ -261,6 +261,23 @@ async def test_held_ones_are_released_and_discarded(tmp_path: Path) -> None:
     assert ends[f"{5:032x}"].attempt == 2
 
 
+async def test_two_who_release_at_once_release_once(tmp_path: Path) -> None:
+    """Commands that come together share a batch; each held mail is still attempted once, or discarded once."""
+    mail = saying("held", "uncertain: x")
+    async with delivering(tmp_path, email=mail) as rig:
+        await rig.record(*(rig.send(number) for number in range(20)))
+        await rig.until(lambda: rig.states == {"held": 20})
+        mail.answer, mail.asked = lambda request: Receipt(request.dispatch_id, "sent"), []
+
+        release, discard = rig.delivery.release, rig.delivery.discard
+        counts = await asyncio.gather(release("*"), release("*"), discard("*"), release(f"{3:032x}"))
+        await rig.until(lambda: rig.delivery.idle)
+
+        assert list(counts) == [20, 0, 0, 0]
+        assert rig.states == {"sent": 20}
+    assert len(mail.asked) == len({request.dispatch_id for request in mail.asked}) == 20
+
+
 async def test_all_can_be_discarded(tmp_path: Path) -> None:
     """A discard of all ends every held dispatch as aborted, and tells each user."""
     async with delivering(tmp_path, email=saying("held")) as rig:
