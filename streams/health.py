@@ -14,7 +14,8 @@ LATE_S: Final = 5.0
 FAILING_RATIO: Final = 0.1
 DEAD_LETTER_RATIO: Final = 0.01
 BLOCKED_S: Final = 1.0
-CANARY_MISSED: Final = 3
+"""An event loop that has not turned for so long is blocked."""
+
 _AGENTS: Final = {
     "intake": "Intake",
     "users": "Segments and campaigns",
@@ -61,14 +62,6 @@ class Channel(msgspec.Struct, frozen=True):
     failed: float = 0.0
 
 
-class Canary(msgspec.Struct, frozen=True):
-    """The built-in user: how often its event is sent, and how long ago its last message left (None: never yet)."""
-
-    every_s: float
-    last_s: float | None
-    running_s: float
-
-
 class Facts(msgspec.Struct, frozen=True):
     """Everything that a verdict needs. Counts are of the last half minute."""
 
@@ -84,7 +77,6 @@ class Facts(msgspec.Struct, frozen=True):
     dead_letters: dict[str, float] = {}
     records: float = 0.0
     blocked_s: float = 0.0
-    canary: Canary | None = None
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -105,7 +97,6 @@ def findings(facts: Facts) -> list[Finding]:
         *(_channel(channel, facts.at_ms) for channel in facts.channels),
         *_timers(facts),
         _dead_letters(facts),
-        *_canary(facts.canary),
     ]
     return sorted(found, key=lambda each: -STATUSES.index(each.state))
 
@@ -207,14 +198,3 @@ def _dead_letters(facts: Facts) -> Finding:
     share = count / max(count, facts.records)
     why = f"{count:,.0f} in the last half minute, {share:.1%} of records, most for {reason}"
     return Finding("Dead letters", "WARN" if share >= DEAD_LETTER_RATIO else "OK", why)
-
-
-def _canary(canary: Canary | None) -> Iterator[Finding]:
-    if canary is None:
-        return
-    quiet_s = canary.running_s if canary.last_s is None else canary.last_s
-    if quiet_s < CANARY_MISSED * canary.every_s:
-        why = "its first event is on its way" if canary.last_s is None else f"its message left {quiet_s:.0f} s ago"
-        yield Finding("Canary", "OK", why)
-    else:
-        yield Finding("Canary", "STALL", f"no message of it has left for {quiet_s:.0f} s")

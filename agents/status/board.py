@@ -10,7 +10,7 @@ from agents.status.families import Family
 from agents.status.lag import MS
 from agents.status.numbers import Numbers, quantile
 from config.clock import Clock
-from streams.health import Canary, Channel, Facts, Finding, Reader, Worker, findings, headline
+from streams.health import Channel, Facts, Finding, Reader, Worker, findings, headline
 from streams.lag_status import SAMPLE_MS, worst
 
 HISTORY_MAX: Final = 300
@@ -47,13 +47,11 @@ class _Moment(NamedTuple):
 class Board:
     """Keeps ten minutes in memory; `report` is what the page and `/status.json` show."""
 
-    def __init__(self, source: Source, clock: Clock, about: dict[str, Any], canary_every_s: float = 0) -> None:
+    def __init__(self, source: Source, clock: Clock, about: dict[str, Any]) -> None:
         """`about` says what runs; it holds nothing secret."""
         self._source = source
         self._clock = clock
         self._about = about
-        self._canary_every_s = canary_every_s
-        self._began_ms = clock.now_ms()
         self._moments: deque[_Moment] = deque(maxlen=HISTORY_MAX)
         self._since: dict[tuple[str, str], int] = {}
         self._look: Look | None = None
@@ -98,20 +96,12 @@ class Board:
             dead_letters={reason: count for (reason,), count in letters.items() if count},
             records=read.get(("intake",), 0.0),
             blocked_s=numbers.most("headrace_loop_blocked_seconds"),
-            canary=self._canary(look.at_ms, numbers),
         )
 
     @property
     def _before(self) -> _Moment:
         """The moment half a minute ago, or the first."""
         return self._moments[max(0, len(self._moments) - 1 - RECENT)]
-
-    def _canary(self, at_ms: int, numbers: Numbers) -> Canary | None:
-        if not self._canary_every_s:
-            return None
-        last_s = numbers.most("headrace_canary_last_success_timestamp_seconds")
-        age_s = max(0.0, at_ms / MS - last_s) if last_s else None
-        return Canary(self._canary_every_s, age_s, (at_ms - self._began_ms) / MS)
 
     def _dated(self, found: list[Finding], at_ms: int) -> list[Finding]:
         """Give each finding its time: its own, or when it was first seen in this state."""

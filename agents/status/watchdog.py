@@ -12,9 +12,9 @@ from typing import Final
 import structlog
 
 from config import metrics
+from streams.health import BLOCKED_S
 
 LOOK_S: Final = 0.25
-BLOCKED_S: Final = 1.0
 EXIT_AFTER_S: Final = 60.0
 """A loop that has not turned for so long is not coming back: heartbeats of another thread would hide it for ever."""
 

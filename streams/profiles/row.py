@@ -31,7 +31,7 @@ class Waiting(msgspec.Struct, array_like=True, gc=False):
 
 
 class OpenDispatch(msgspec.Struct, array_like=True, gc=False):
-    """A dispatch whose outcome is awaited, or has been final for less than 72 h.
+    """A dispatch whose outcome is awaited, or has been final for less than 72 h (73 h of a user who goes on).
 
     `outcome` is the newest one told, and `attempt` the attempt that it is of.
     """
