@@ -35,7 +35,7 @@ class Gauges:
     def __init__(self, node: "Node") -> None:
         self._node = node
         self._began_ms = node.engine.clock.now_ms()
-        self.lag = LagWatch(node.log)
+        self.lag = LagWatch(node.log, "" if node.settings.on_kafka else node.settings.retention)
         self.stuck = False
         self._stalled: set[Key] = set()
         self._dispatches = Series(metrics.DISPATCHES)

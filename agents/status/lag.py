@@ -7,8 +7,8 @@ from prometheus_client import Gauge
 
 from agents.engine.transport import Log
 from config import metrics
-from streams import topics
 from streams.lag_status import STATUSES, Sample, Window
+from streams.policy.retention import read_retention
 from streams.records import Place
 
 MS: Final = 1_000
@@ -44,12 +44,10 @@ class Series:
 class LagWatch:
     """A window per reader and partition. A partition that is not read any more keeps its window until `forget`."""
 
-    def __init__(self, log: Log, retention_ms: Mapping[str, int | None] | None = None) -> None:
-        """`retention_ms` per topic; by default what the catalogue says."""
+    def __init__(self, log: Log, retention: str = "") -> None:
+        """`retention` is the setting of that name; on Kafka, where it does nothing, what topics are created with."""
         self._log = log
-        self._retention_ms = retention_ms or {
-            topic.name: None if topic.retention_s is None else topic.retention_s * MS for topic in topics.CATALOGUE
-        }
+        self._retention_ms = {name: kept.age_s * MS for name, kept in read_retention(retention).items()}
         self.windows: dict[Key, Window] = {}
         self._places: dict[str, Series] = {
             name: Series(getattr(metrics, name))

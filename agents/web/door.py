@@ -48,8 +48,7 @@ class Door:
             return await self._take(body)
 
     def _refusal(self, request: web.Request) -> web.Response | None:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not self._keys.accept(token.strip()):
+        if not self._keys.allow(request.headers.get("Authorization", "")):
             return _said(401, "Invalid API key")
         if self._is_full():
             metrics.LIMIT_HITS.labels("door_disk_low").inc()

@@ -30,9 +30,10 @@ class Keys:
                 file.write(self._hash + "\n")
             sys.stderr.write(f"headrace: the key of the door, said only this once: {key}\n")
 
-    def accept(self, token: str) -> bool:
-        """Whether this is the key, in constant time."""
-        return compare_digest(_hash(token), self._hash)
+    def allow(self, authorization: str) -> bool:
+        """Whether an Authorization header bears the key, in constant time."""
+        scheme, _, token = authorization.partition(" ")
+        return scheme.lower() == "bearer" and compare_digest(_hash(token.strip()), self._hash)
 
 
 def _hash(key: str) -> str:

@@ -67,8 +67,7 @@ class StatusPage:
         return web.Response(body=msgspec.json.encode(report), content_type="application/json", headers=HEADERS)
 
     async def _replay(self, request: web.Request) -> web.Response:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if self._keys is None or scheme.lower() != "bearer" or not self._keys.accept(token.strip()):
+        if self._keys is None or not self._keys.allow(request.headers.get("Authorization", "")):
             return _said(401, "Invalid API key")
         try:
             wanted = msgspec.json.decode(await request.read(), type=_Replay)

@@ -102,8 +102,8 @@ async def test_a_made_key_is_said_once_and_kept_as_a_hash(tmp_path: Path, capfd:
     said = capfd.readouterr().err
     key = said.rpartition(" ")[2].strip()
     again = Keys(tmp_path, None)
-    assert again.accept(key)
-    assert not again.accept(key + "x")
+    assert again.allow(f"Bearer {key}")
+    assert not again.allow(f"Bearer {key}x")
     assert not capfd.readouterr().err
     stored = (tmp_path / "api-key.sha256").read_text()
     assert key not in stored
