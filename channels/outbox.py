@@ -41,6 +41,8 @@ class Outbox:
         self._channel = channel
         self._lock = asyncio.Lock()
         self._waiting: list[Request] = []
+        self._since = 0
+        self._foreign_end = 0
         self._writing: asyncio.Task[None] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -52,10 +54,11 @@ class Outbox:
     async def attempt(self, request: Request) -> Receipt:
         """Append the request, with those that come meanwhile, and sync the file; it is sent then.
 
-        Not if another worker has appended it since our last write: it took over while we stood still.
+        Not if another worker has appended it since it was handed in here: it took over while we stood still.
         """
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
+            self._since = max(0, self._size)  # of all that will wait with it: the earliest
         self._waiting.append(request)
         await asyncio.shield(self._writing)
         return Receipt(request.dispatch_id, "sent")
@@ -64,12 +67,12 @@ class Outbox:
         """Write what waits when the file is free; whoever comes later waits for the next write."""
         async with self._lock:
             waiting, self._waiting, self._writing = self._waiting, [], None
-            await asyncio.to_thread(self._append, waiting, check=False)
+            await asyncio.to_thread(self._append, waiting, self._since, check=False)
 
     async def settle(self, requests: list[Request]) -> list[Receipt]:
         """Append only those that the file does not hold yet."""
         async with self._lock:
-            await asyncio.to_thread(self._append, requests, check=True)
+            await asyncio.to_thread(self._append, requests, 0, check=True)
         return [Receipt(request.dispatch_id, "sent") for request in requests]
 
     async def close(self) -> None:
@@ -77,15 +80,18 @@ class Outbox:
         async with self._lock:
             return
 
-    def _append(self, requests: list[Request], *, check: bool) -> None:
+    def _append(self, requests: list[Request], since: int, *, check: bool) -> None:
+        """Append those that do not stand in the file from `since` on; unless `check`, only others' writes count.
+
+        Those may lie before our own last write: requests that waited for it were handed in earlier.
+        """
         try:
             with self.path.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                is_ours = file.seek(0, os.SEEK_END) == self._size
-                if not is_ours:  # somebody else has written, perhaps not to the end
+                if file.seek(0, os.SEEK_END) != self._size:  # somebody else has written, perhaps not to the end
                     _cut_torn_tail(file, is_mbox=self._channel == "email")
-                since = 0 if check else max(0, self._size)
-                held = self._dispatch_ids(file, since) if check or not is_ours else set()
+                    self._foreign_end = file.tell()
+                held = self._dispatch_ids(file, since) if check or since < self._foreign_end else set()
                 missing = [request for request in requests if request.dispatch_id not in held]
                 file.write(b"".join(_entry(request, is_mbox=self._channel == "email") for request in missing))
                 file.flush()

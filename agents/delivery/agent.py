@@ -188,10 +188,10 @@ class Delivery:
         if dispatch.state != "attempting":  # else it was recorded so, there being room
             await writer.change(lambda batch, outputs: self._attempting(batch, table, dispatch), durable=True)
         async with self._at_once[dispatch.channel]:
-            await self._engine.transport.confirm(partition)
             await self._engine.pace.breathe()
+            await self._engine.transport.confirm(partition)
             began = perf_counter()
-            # Nothing is awaited between this reading of pause and consent and the attempt itself.
+            # Nothing is awaited between this proof, the reading of pause and consent, and the attempt itself.
             refusal = self._permits.refusal(partition, dispatch.campaign, dispatch.channel, dispatch.user)
             if refusal:
                 receipt = Receipt(dispatch.dispatch_id, "aborted", refusal)

@@ -2,10 +2,13 @@
 
 import asyncio
 import mailbox
+import threading
 from contextlib import closing
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
+
+import pytest
 
 from channels.channel import Request
 from channels.mail_address import MailAddress
@@ -67,3 +70,35 @@ async def test_json_lines_are_settled_once(tmp_path: Path) -> None:
         file.write(bodies[1][:9])
     await Outbox(tmp_path, "webhook").settle([Request(name, "", body) for name, body in zip(IDS, bodies, strict=True)])
     assert outbox.path.read_bytes().splitlines() == bodies
+
+
+async def test_what_waited_while_another_wrote_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that stood still before a write appends nothing that its heir has appended meanwhile, in that write or later.
+
+    The requests that wait for the write were handed in before the heir wrote, too.
+    """
+    frozen, heir = Outbox(tmp_path, "webhook"), Outbox(tmp_path, "webhook")
+    requests = [Request(name, "", f'{{"dispatch_id":"{name}"}}'.encode()) for name in IDS]
+    await frozen.attempt(requests[0])
+    woken, writes, real = threading.Event(), list[int](), Outbox._append
+
+    def append(box: Outbox, asked: list[Request], since: int, *, check: bool) -> None:
+        if box is frozen:
+            writes.append(len(asked))
+            assert woken.wait(10)
+        real(box, asked, since, check=check)
+
+    monkeypatch.setattr(Outbox, "_append", append)
+    first = asyncio.create_task(frozen.attempt(requests[1]))
+    while not writes:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    second = asyncio.create_task(frozen.attempt(requests[2]))
+    await asyncio.sleep(0)
+    await heir.settle(requests[1:])
+    woken.set()
+    await asyncio.gather(first, second)
+
+    assert writes == [1, 1]
+    assert frozen.path.read_bytes().splitlines() == [request.body for request in requests]

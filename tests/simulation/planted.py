@@ -257,9 +257,9 @@ def outbox_not_looked_into() -> Replacements:
     """After a crash the outbox appends what was being attempted, whether its file holds it or not."""
     real = Outbox._append
 
-    def append(self: Outbox, requests: list[Request], *, check: bool) -> None:
+    def append(self: Outbox, requests: list[Request], since: int, *, check: bool) -> None:
         self._size = self.path.stat().st_size
-        real(self, requests, check=False)
+        real(self, requests, self._size, check=False)
 
     return [(Outbox, "_append", append)]
 

@@ -239,9 +239,9 @@ class Site:
             real_finish(slices, piece)
             self.on_take(slices, piece)
 
-        def append(box: Outbox, requests: list[Request], *, check: bool) -> None:
+        def append(box: Outbox, requests: list[Request], since: int, *, check: bool) -> None:
             _step("before append")
-            real_append(box, requests, check=check)
+            real_append(box, requests, since, check=check)
             _step("after append")
 
         def link(aside: Path, path: Path) -> bool:
