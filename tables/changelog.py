@@ -66,6 +66,19 @@ class Changelog:
         data = self._store.get("meta", self._ids_key)
         return {} if data is None else _ids_decoder.decode(data)
 
+    @property
+    def _owner_key(self) -> bytes:
+        return b"owner\0" + self._partition
+
+    @property
+    def owner(self) -> str:
+        """The process that commits for the partition; empty after it has released it."""
+        return (self._store.get("meta", self._owner_key) or b"").decode()
+
+    def stage_owner(self, batch: Batch, owner: str) -> None:
+        """Note who commits for the partition from now on."""
+        batch.put("meta", self._owner_key, owner.encode())
+
     def stage_topic_ids(self, batch: Batch, topic_ids: dict[str, str]) -> None:
         """Remember them."""
         batch.put("meta", self._ids_key, pack(topic_ids))

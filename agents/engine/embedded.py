@@ -47,7 +47,10 @@ class EmbeddedTransport:
     def abandon(self, partition: int) -> None:
         """Nobody else can have it."""
 
-    def resume(self) -> None:
+    def abandon_released(self) -> None:
+        """Nothing was released."""
+
+    async def reclaim(self) -> None:
         """Nothing was held back."""
 
     async def confirm(self, partition: int) -> None:

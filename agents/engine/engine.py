@@ -91,7 +91,7 @@ class Engine:
     def hold(self, partitions: set[int]) -> None:
         """Own exactly these partitions from now on; they are closed and opened in the background.
 
-        What is held already stays open, once the transport has confirmed that it is still ours.
+        What is held already stays open, once the transport has claimed it again.
         """
         self.slices.paused = True
         self._wanted = partitions
@@ -114,11 +114,10 @@ class Engine:
                 elif wanted - self.held:
                     await self._open(min(wanted - self.held))
                 elif not self._landed:
+                    await self.transport.reclaim()  # a slice that lasts must be able to commit
                     await asyncio.sleep(DRAIN_LOOK_S)
                 else:
-                    self.transport.resume()
-                    for partition in sorted(wanted):
-                        await self.transport.confirm(partition)
+                    await self.transport.reclaim()
                     if self._wanted == wanted:
                         self._flow()
                         return
@@ -217,7 +216,7 @@ class Engine:
     async def stop(self, timeout_s: float = 5.0) -> bool:
         """Finish what is in flight, then stop everything; False when something had to be cut off."""
         self._wanted = None
-        self.transport.resume()
+        self.transport.abandon_released()
         drained = await self.drain(timeout_s)
         for lanes in self._lanes:
             await lanes.close()

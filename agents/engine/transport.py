@@ -46,11 +46,17 @@ class Transport(Log, Protocol):
     async def suspend(self) -> None:
         """Keep what was handed in, then hold back further commits: partitions may be about to go elsewhere."""
 
+    async def reclaim(self) -> None:
+        """Let commits go on for every partition that is still open here.
+
+        Raises an error that must end the process when somebody else has owned one since `suspend`.
+        """
+
     def abandon(self, partition: int) -> None:
         """The partition is somebody else's now: commits that wait, and any to come, raise Revoked."""
 
-    def resume(self) -> None:
-        """Let commits go on."""
+    def abandon_released(self) -> None:
+        """As `abandon`, for every partition that was suspended and not reclaimed."""
 
     async def confirm(self, partition: int) -> None:
         """Return if an open partition is surely still ours: call before acting on the world outside.

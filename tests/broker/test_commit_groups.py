@@ -11,7 +11,6 @@ import pytest
 from agents.engine.kafka.clients import start_producer
 from agents.engine.kafka.committer import Committer
 from agents.engine.kafka.restore import restore
-from agents.engine.kafka.rhythm import Rhythm
 from agents.engine.kafka.topics import all_topics, ensure_topics
 from agents.engine.pace import Pace
 from config.clock import SystemClock
@@ -40,7 +39,8 @@ async def test_batches_of_a_group_keep_their_order(broker: Broker, tmp_path: Pat
     dice, wanted = random.Random(seed), dict[bytes, bytes]()
     store, other = Store(tmp_path / "store"), Store(tmp_path / "other")
     producer = await start_producer(settings, all_topics(settings), f"{settings.app}-{PARTITION}")
-    committer = Committer(settings, PARTITION, producer, store, Pace(), Rhythm())
+    committer = Committer(settings, producer, store, Pace())
+    committer.admit(PARTITION)
     running = asyncio.create_task(committer.run())
     waiting = []
     for number in range(BATCHES):
@@ -54,12 +54,14 @@ async def test_batches_of_a_group_keep_their_order(broker: Broker, tmp_path: Pat
                 wanted[key] = b"%d" % number
                 batch.put("dispatches", key, wanted[key])
         if dice.random() < 0.5:
-            committer.later(batch)
+            committer.later(PARTITION, batch)
         else:
-            waiting.append(asyncio.create_task(committer.commit(batch, [Output("currents", PARTITION, None, b"x")])))
+            waiting.append(
+                asyncio.create_task(committer.commit(PARTITION, batch, [Output("currents", PARTITION, None, b"x")]))
+            )
         await asyncio.sleep(0 if dice.random() < 0.95 else 0.02)
     await asyncio.gather(*waiting)
-    await committer.drained()
+    await committer.release()
     running.cancel()
     await producer.stop()
     await restore(settings, other, PARTITION, SystemClock().now_ms())

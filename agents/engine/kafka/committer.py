@@ -1,14 +1,13 @@
-"""The commits of one partition: what its agents hand in goes out together, in one transaction after the other."""
+"""The commits of a process: what the agents of all its partitions hand in goes out in one transaction after another."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 
-from agents.engine.kafka.batches import Row, Sent, send
-from agents.engine.kafka.rhythm import Rhythm
+from agents.engine.kafka.batches import Row, Sent, send_all
 from agents.engine.kafka.topics import CHANGELOG, topic_name
 from agents.engine.pace import Pace
 from config import metrics
@@ -18,7 +17,8 @@ from streams.records import Output, Place
 from tables.changelog import Changelog
 from tables.store import Batch, Change, Store
 
-FULL_RECORDS: Final = 500
+GAP_S: Final = 0.02
+FULL_RECORDS: Final = 2_000
 LATER_S: Final = 0.5
 LEASE_S: Final = 2.0
 _LEASE_KEY: Final = b"lease\0"
@@ -32,100 +32,149 @@ class _Work(NamedTuple):
     done: asyncio.Future[None] | None
 
 
+class _Desk:
+    """What waits for one open partition, and whether it may go out: only while the partition is claimed."""
+
+    def __init__(self, changelog: Changelog) -> None:
+        self.changelog = changelog
+        self.works: list[_Work] = []
+        self.is_claimed = True
+
+
+class _Share(NamedTuple):
+    """What one partition gives to a transaction."""
+
+    partition: int
+    desk: _Desk
+    works: list[_Work]
+
+    @property
+    def changes(self) -> list[Change]:
+        return [change for work in self.works for change in work.batch.changes]
+
+    @property
+    def outputs(self) -> list[Output]:
+        return [output for work in self.works for output in work.outputs]
+
+    def joined(self) -> Batch:
+        """In their order, as in the changelog: two works may write the same key."""
+        batch = self.works[0].batch
+        for work in self.works[1:]:
+            batch.add(work.batch)
+        return batch
+
+
 class Committer:
-    """Owns the partition's transactional id. After any error nobody knows what was kept: the process must end."""
+    """Owns the process's transactional id. After any error nobody knows what was kept: the process must end.
+
+    A partition is first admitted, which takes a claim (`claims.py`), and from its release on nothing of it goes out
+    before the next claim.
+    """
 
     def __init__(
-        self, settings: Settings, partition: int, producer: AIOKafkaProducer, store: Store, pace: Pace, rhythm: Rhythm
+        self,
+        settings: Settings,
+        producer: AIOKafkaProducer,
+        store: Store,
+        pace: Pace,
+        on_kept: Callable[[], None] = lambda: None,
     ) -> None:
-        """`producer` is started and transactional, and the store is at the partition's last commit."""
+        """`producer` is started and transactional; `on_kept` is called when `unkept` has shrunk."""
         self._settings = settings
-        self._partition = partition
         self._pace = pace
-        self._rhythm = rhythm
         self._producer = producer
         self._store = store
-        self._changelog = Changelog(store, partition)
-        self._queue: list[_Work] = []
+        self.unkept: dict[Place, int] = {}
+        """The first offsets of a transaction that may be readable already, and is not yet in the store: to be read
+        only then, since whoever reads a dispatch reads the user's row, too."""
+        self._on_kept = on_kept
+        self._desks: dict[int, _Desk] = {}
         self._records = 0
+        self._began_s = -GAP_S
+        self._proven_s = -LEASE_S
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
-        self._allowed = asyncio.Event()
-        self._allowed.set()
         self._transacting = asyncio.Lock()
-        self._is_lost = False
-        self._proven_s = -LEASE_S
 
-    async def commit(self, batch: Batch, outputs: Sequence[Output]) -> None:
+    def admit(self, partition: int) -> None:
+        """The partition is claimed, and the store is at its last commit: what is handed in for it may go out."""
+        desk = self._desks.get(partition)
+        if desk is None:
+            self._desks[partition] = _Desk(Changelog(self._store, partition))
+        else:
+            desk.is_claimed = True
+            self._wake.set()
+
+    def unclaimed(self) -> list[int]:
+        """The admitted partitions that were released since."""
+        return sorted(partition for partition, desk in self._desks.items() if not desk.is_claimed)
+
+    async def commit(self, partition: int, batch: Batch, outputs: Sequence[Output]) -> None:
         """Hand in, and wait until it is kept. Raises Revoked when the partition has gone elsewhere."""
-        if self._is_lost:
-            raise Revoked(f"partition {self._partition} belongs to another worker now")
+        desk = self._desk(partition)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._hand_in(_Work(batch, outputs, done))
+        self._hand_in(desk, _Work(batch, outputs, done))
         self._wake.set()
         await done
 
-    def later(self, batch: Batch) -> None:
+    def later(self, partition: int, batch: Batch) -> None:
         """Hand in state that may be lost in a crash: it goes with the next commit, or soon."""
-        self._hand_in(_Work(batch, (), None))
+        self._hand_in(self._desk(partition), _Work(batch, (), None))
         asyncio.get_running_loop().call_later(LATER_S, self._wake.set)
 
-    async def confirm(self) -> None:
+    async def confirm(self, partition: int) -> None:
         """Return if the broker has lately taken a commit of ours; else ask it by committing, until one was quick."""
-        while perf_counter() - self._proven_s > LEASE_S:
+        while perf_counter() - self._proven_s > LEASE_S or not self._desk(partition).is_claimed:
             batch = self._store.batch(recording=True)
-            batch.put("meta", _LEASE_KEY + self._partition.to_bytes(2, "big"), b"")
-            await self.commit(batch, ())
+            batch.put("meta", _LEASE_KEY + partition.to_bytes(2, "big"), b"")
+            await self.commit(partition, batch, ())
 
-    async def drained(self) -> None:
-        """Wait until everything handed in is kept."""
-        if self._queue and not self._is_lost:
-            await self.commit(self._store.batch(recording=True), ())
+    async def release(self, partitions: Sequence[int] | None = None) -> None:
+        """Keep what was handed in, and with it that these claimed partitions, or all, are free to be claimed."""
+        async with self._transacting:
+            leaving = [
+                desk
+                for partition, desk in self._desks.items()
+                if desk.is_claimed and (partitions is None or partition in partitions)
+            ]
+            for desk in leaving:
+                batch = self._store.batch(recording=True)
+                desk.changelog.stage_owner(batch, "")
+                desk.works.append(_Work(batch, (), None))
+            if leaving:
+                await self._transact(leaving)
 
-    async def suspend(self) -> None:
-        """Keep what was handed in; what comes after that waits for `resume`."""
-        await self.drained()
-        self._allowed.clear()
-        async with self._transacting:  # one that was under way has ended
-            pass
-
-    def resume(self) -> None:
-        """Go on."""
-        self._allowed.set()
-
-    def abandon(self) -> None:
-        """Fail what waits: our transactions would be refused, and that ends a process."""
-        self._is_lost = True
-        works, self._queue = self._queue, []
-        for work in works:
+    def drop(self, partition: int) -> None:
+        """Forget the partition: what waits for it, and what is handed in from now on, raises Revoked."""
+        desk = self._desks.pop(partition, None)
+        for work in () if desk is None else desk.works:
             if work.done is not None and not work.done.done():
-                work.done.set_exception(Revoked(f"partition {self._partition} belongs to another worker now"))
+                work.done.set_exception(_revoked(partition))
 
-    def _hand_in(self, work: _Work) -> None:
-        self._queue.append(work)
+    def _desk(self, partition: int) -> _Desk:
+        desk = self._desks.get(partition)
+        if desk is None:
+            raise _revoked(partition)
+        return desk
+
+    def _hand_in(self, desk: _Desk, work: _Work) -> None:
+        desk.works.append(work)
         self._records += len(work.outputs) + len(work.batch.changes)
         if self._records >= FULL_RECORDS:
             self._full.set()
 
     async def run(self) -> None:
-        """Commit what is handed in, for as long as the partition is open."""
+        """Commit what is handed in, for as long as the process lives."""
         while True:
             await self._wake.wait()
             await self._pause()
-            await self._allowed.wait()
-            self._wake.clear()
-            self._full.clear()
-            works, self._queue, self._records = self._queue, [], 0
-            if works:
-                async with self._transacting:
-                    await self._transact(works)
-                for work in works:
-                    if work.done is not None and not work.done.done():
-                        work.done.set_result(None)
+            async with self._transacting:
+                self._wake.clear()
+                await self._transact()
 
     async def _pause(self) -> None:
-        """Leave a gap between commits, in which slices grow, unless much waits already."""
-        left = self._rhythm.wait_s(self._partition)
+        """Leave a gap between the begins of two transactions, in which slices grow, unless much waits already."""
+        left = self._began_s + GAP_S - perf_counter()
         if left > 0:
             try:
                 async with asyncio.timeout(left):
@@ -133,36 +182,62 @@ class Committer:
             except TimeoutError:
                 pass
 
-    async def _transact(self, works: list[_Work]) -> None:
-        began = perf_counter()
-        self._rhythm.begin(self._partition)
-        outputs = [output for work in works for output in work.outputs]
-        changes = [change for work in works for change in work.batch.changes]
-        batch = works[0].batch
-        for work in works[1:]:  # in their order, as in the changelog: two may write the same key
-            batch.add(work.batch)
-        if outputs or changes:
-            logged = await self._produce(outputs, changes)
-            if changes:
-                self._changelog.stage(batch, logged.next_offset, logged.append_ms)
-                metrics.CHANGELOG_BYTES.inc(logged.size)
+    async def _transact(self, leaving: Sequence[_Desk] = ()) -> None:
+        began = self._began_s = perf_counter()
+        shares = [
+            _Share(partition, desk, desk.works)
+            for partition, desk in self._desks.items()
+            if desk.works and desk.is_claimed
+        ]
+        self._records = 0
+        self._full.clear()
+        for share in shares:
+            share.desk.works = []
+        for desk in leaving:  # what is handed in from here on comes after the release
+            desk.is_claimed = False
+        if any(work.outputs or work.batch.changes for share in shares for work in share.works):
+            logged = await self._produce(shares)
+            for share in shares:
+                await self._keep(share, logged.get((CHANGELOG, share.partition)))
+            self.unkept = {}
+            self._on_kept()
             # From its begin: the answer may have lain unread for as long as this process stood still.
             self._proven_s = began
-        self._store.write(batch)
+        else:
+            for share in shares:
+                await self._keep(share, None)
         metrics.COMMIT_SECONDS.observe(perf_counter() - began)
 
-    async def _produce(self, outputs: list[Output], changes: list[Change]) -> Sent:
+    async def _keep(self, share: _Share, logged: Sent | None) -> None:
+        """What a transaction has kept is written to the store, partition by partition: each knows how far it is."""
+        await self._pace.breathe()
+        batch = share.joined()
+        if logged is not None:
+            share.desk.changelog.stage(batch, logged.next_offset, logged.append_ms)
+            metrics.CHANGELOG_BYTES.inc(logged.size)
+        self._store.write(batch)
+        for work in share.works:
+            if work.done is not None and not work.done.done():
+                work.done.set_result(None)
+
+    async def _produce(self, shares: Sequence[_Share]) -> dict[Place, Sent]:
         groups: dict[Place, list[Row]] = {}
-        for output in outputs:
-            row = (output.key, output.value, output.headers)
-            groups.setdefault((output.topic, output.partition), []).append(row)
-        groups[CHANGELOG, self._partition] = self._changelog.rows(changes)
+        for share in shares:
+            for output in share.outputs:
+                row = (output.key, output.value, output.headers)
+                groups.setdefault((output.topic, output.partition), []).append(row)
+            changes = share.changes
+            if changes:
+                groups[CHANGELOG, share.partition] = share.desk.changelog.rows(changes)
+        named = {(topic_name(self._settings, topic), partition): rows for (topic, partition), rows in groups.items()}
         await self._producer.begin_transaction()
-        sent = [await self._send(rows, place) for place, rows in groups.items()]
+        sent = await send_all(self._producer, named, self._pace)
         for each in sent:
             await each.all()  # each one: aiokafka commits around a refused batch
+        self.unkept = {place: each.first_offset for place, each in zip(groups, sent, strict=True)}
         await self._producer.commit_transaction()
-        return sent[-1]
+        return dict(zip(groups, sent, strict=True))
 
-    async def _send(self, rows: Sequence[Row], place: Place) -> Sent:
-        return await send(self._producer, topic_name(self._settings, place[0]), place[1], rows, self._pace)
+
+def _revoked(partition: int) -> Revoked:
+    return Revoked(f"partition {partition} belongs to another worker now")

@@ -55,14 +55,16 @@ class Feeds:
         self._version += 1
         self._taken.set()
 
-    def read(self, place: Place, offset: int) -> list[Record]:
-        """The next slice that has arrived."""
+    def read(self, place: Place, offset: int, below: int | None = None) -> list[Record]:
+        """The next slice that has arrived, of records at `offset` or above, and below `below` if that is said."""
         feed = self._feeds.get(place)
         if feed is None:
             return []
         records: list[Record] = []
         size = 0
         while feed.records and len(records) < SLICE_RECORDS_MAX:
+            if below is not None and feed.records[0].offset >= below:
+                break
             size += len(feed.records[0].value)
             if records and size > SLICE_BYTES_MAX:
                 break

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from agents.engine.kafka.batches import send
+from agents.engine.kafka.batches import Row, Target, send_all
 from agents.engine.kafka.clients import new_reader, start_producer
 from agents.engine.kafka.topics import all_topics, ensure_topics, topic_name
 from agents.engine.pace import Pace
@@ -83,14 +83,11 @@ class KafkaLog:
     async def append(self, outputs: Sequence[Output]) -> None:
         """Idempotent and in order; an error of it ends the process."""
         assert self._producer is not None
-        groups: dict[Place, list[Any]] = {}
+        groups: dict[Target, list[Row]] = {}
         for output in outputs:
-            row = (output.key, output.value, output.headers)
-            groups.setdefault((output.topic, output.partition), []).append(row)
-        sent = [
-            await send(self._producer, topic_name(self._settings, place[0]), place[1], rows, self._pace)
-            for place, rows in groups.items()
-        ]
+            target = topic_name(self._settings, output.topic), output.partition
+            groups.setdefault(target, []).append((output.key, output.value, output.headers))
+        sent = await send_all(self._producer, groups, self._pace)
         for each in sent:
             await each.all()
 

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
+from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
 
+from agents.engine.kafka.claims import Claims
 from agents.engine.kafka.clients import start_producer
 from agents.engine.kafka.committer import Committer
 from agents.engine.kafka.feeds import Feeds
 from agents.engine.kafka.log import KafkaLog
 from agents.engine.kafka.restore import restore
-from agents.engine.kafka.rhythm import Rhythm
 from agents.engine.kafka.topics import all_topics
 from agents.engine.pace import Pace
 from config.clock import Clock
@@ -33,18 +35,19 @@ class KafkaTransport(KafkaLog):
         self._store = store
         self._clock = clock
         self._on_failure = on_failure
-        self._rhythm = Rhythm()
-        self._committers: dict[int, Committer] = {}
-        self._producers: dict[int, AIOKafkaProducer] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._pump: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._owner = f"{settings.app}-{uuid4().hex}"
+        self._claims = Claims(settings, store, pace, self._owner)
+        self._transactional: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
         """Create what is missing, connect, and begin to listen."""
         await super().start()
         self._feeds = Feeds(self._settings)
         await self._feeds.start()
-        self._pump = self._watch(self._feeds.pump())
+        self._transactional = await start_producer(self._settings, all_topics(self._settings), self._owner)
+        self._committer = Committer(self._settings, self._transactional, self._store, self._pace, self._feeds.wake)
+        self._tasks = [self._watch(self._feeds.pump()), self._watch(self._committer.run())]
 
     def _watch(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         async def watched() -> None:
@@ -59,28 +62,27 @@ class KafkaTransport(KafkaLog):
         return asyncio.create_task(watched())
 
     async def stop(self) -> None:
-        """Disconnect; a partition that could not be opened leaves its producer to us."""
-        for partition in sorted(self._producers):
-            await self._drop(partition)
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.gather(self._pump, return_exceptions=True)
+        """Disconnect; what is not committed is lost."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._claims.stop()
+        if self._transactional is not None:
+            await self._transactional.stop()
             await self._feeds.stop()
         await super().stop()
 
     async def open(self, partition: int) -> None:
         """Fence the partition's former owner, restore what it committed, and check that the topics are the same."""
-        name = f"{self._settings.app}-{partition}"
-        producer = await start_producer(self._settings, all_topics(self._settings), name)
-        self._producers[partition] = producer
         self._compare_topics(partition)
-        await restore(self._settings, self._store, partition, self._clock.now_ms())
+        await self._claims.take(partition, partial(self._restore, partition))
+        self._committer.admit(partition)
+        await self._note_topics(partition)
+
+    async def _restore(self, partition: int) -> int:
+        count = await restore(self._settings, self._store, partition, self._clock.now_ms())
         self._compare_topics(partition)
-        committer = self._committers[partition] = Committer(
-            self._settings, partition, producer, self._store, self._pace, self._rhythm
-        )
-        self._tasks[partition] = self._watch(committer.run())
-        await self._note_topics(partition, committer)
+        return count
 
     def _compare_topics(self, partition: int) -> None:
         """Positions mean nothing in another topic of the same name: stop, and say so.
@@ -94,57 +96,50 @@ class KafkaTransport(KafkaLog):
                     f"{self._topic_ids[name]}, was {known_id}); restore it, or start anew with another HEADRACE_APP"
                 )
 
-    async def _note_topics(self, partition: int, committer: Committer) -> None:
+    async def _note_topics(self, partition: int) -> None:
         changelog = Changelog(self._store, partition)
         if set(self._topic_ids) - set(changelog.topic_ids):
             batch = self.batch()
             changelog.stage_topic_ids(batch, self._topic_ids)
-            await committer.commit(batch, ())
+            await self._committer.commit(partition, batch, ())
 
     async def close(self, partition: int) -> None:
-        """Keep what was handed in, and let the next owner have the partition."""
-        committer = self._committers.get(partition)
-        if committer is not None:
-            await committer.drained()
-        await self._drop(partition)
-
-    async def _drop(self, partition: int) -> None:
-        """Stop committing; what is not committed is lost."""
-        self._committers.pop(partition, None)
-        task = self._tasks.pop(partition, None)
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        self._rhythm.forget(partition)
-        producer = self._producers.pop(partition, None)
-        if producer is not None:
-            await producer.stop()
+        """Keep what was handed in while the partition is ours, and let the next owner have it."""
+        await self._watch(self._committer.release([partition]))
+        self._committer.drop(partition)
+        await self._claims.drop(partition)
 
     async def suspend(self) -> None:
-        """All partitions at once, since each waits for a round trip."""
-        await asyncio.gather(*(committer.suspend() for committer in self._committers.values()))
+        """Release every partition: whoever opens one from now on need not fence us."""
+        await self._watch(self._committer.release())
 
     def abandon(self, partition: int) -> None:
-        """See `Committer.abandon`."""
-        if partition in self._committers:
-            self._committers[partition].abandon()
+        """See `Committer.drop`."""
+        self._committer.drop(partition)
 
-    def resume(self) -> None:
-        """Let commits go on."""
-        for committer in self._committers.values():
-            committer.resume()
+    def abandon_released(self) -> None:
+        """Fail what waits for partitions that may be somebody else's by now."""
+        for partition in self._committer.unclaimed():
+            self._committer.drop(partition)
+
+    async def reclaim(self) -> None:
+        """Claim again what was released and is still open here, which fails if somebody else has had it since."""
+        for partition in self._committer.unclaimed():
+            await self._claims.renew(partition)
+            self._committer.admit(partition)
 
     async def confirm(self, partition: int) -> None:
         """See `Committer.confirm`."""
-        await self._committers[partition].confirm()
+        await self._committer.confirm(partition)
 
     def follow(self, positions: dict[Place, int]) -> None:
         """Read these places from these offsets on."""
         self._feeds.follow(positions)
 
     def read(self, topic: str, partition: int, offset: int) -> list[Record]:
-        """The next slice that has arrived."""
-        return self._feeds.read((topic, partition), offset)
+        """The next slice that has arrived, and of our own commits only what the store holds, too."""
+        place = topic, partition
+        return self._feeds.read(place, offset, self._committer.unkept.get(place))
 
     def appended_ms(self, topic: str, partition: int, offset: int) -> int | None:
         """The append time of the next record that has arrived."""
@@ -164,7 +159,7 @@ class KafkaTransport(KafkaLog):
 
     def wake(self) -> None:
         """Let a waiting reader look again."""
-        if self._pump is not None:  # else it never came to reading
+        if self._tasks:  # else it never came to reading
             self._feeds.wake()
 
     def batch(self) -> Batch:
@@ -172,13 +167,13 @@ class KafkaTransport(KafkaLog):
         return self._store.batch(recording=True)
 
     async def commit(self, partition: int, batch: Batch, outputs: Sequence[Output]) -> None:
-        """With whatever else the partition's agents hand in meanwhile, in one transaction."""
-        await self._committers[partition].commit(batch, outputs)
+        """With whatever else this process's agents hand in meanwhile, in one transaction."""
+        await self._committer.commit(partition, batch, outputs)
 
     async def forward(self, partition: int, batch: Batch, outputs: Sequence[Output]) -> None:
         """Outputs at once and outside of transactions, the state with the next one."""
         await self.append(outputs)
-        self._committers[partition].later(batch)
+        self._committer.later(partition, batch)
 
     async def sync(self) -> None:
         """Every commit is acknowledged by the brokers already."""

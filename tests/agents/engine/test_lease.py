@@ -11,9 +11,10 @@ import pytest
 from agents.engine.kafka import committer as committer_module
 from agents.engine.kafka.batches import Sent
 from agents.engine.kafka.committer import LEASE_S, Committer
-from agents.engine.kafka.rhythm import Rhythm
+from agents.engine.kafka.topics import CHANGELOG
 from agents.engine.pace import Pace
 from config.settings import load_settings
+from streams.records import Place
 from tables.store import Store
 
 
@@ -24,10 +25,10 @@ class Broker:
         self.now_s = 1_000.0
         self.lasting_s = list(lasting_s)
 
-    async def produce(self, *_: Any) -> Sent:
+    async def produce(self, *_: Any) -> dict[Place, Sent]:
         """One transaction's answer, after the process has perhaps stood still."""
         self.now_s += self.lasting_s.pop(0)
-        return Sent()
+        return {(CHANGELOG, 0): Sent()}
 
 
 @asynccontextmanager
@@ -37,7 +38,8 @@ async def committing(folder: Path, broker: Broker, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Committer, "_produce", broker.produce)
     settings = load_settings({"HEADRACE_BROKER": "kafka://127.0.0.1:9", "HEADRACE_DATA": str(folder)})
     store = Store(folder / "db")
-    made = Committer(settings, 0, cast("Any", None), store, Pace(), Rhythm())
+    made = Committer(settings, cast("Any", None), store, Pace())
+    made.admit(0)
     running = asyncio.create_task(made.run())
     try:
         yield made
@@ -58,9 +60,9 @@ async def test_a_stale_answer_proves_nothing(
     """An answer that lay unread while the process stood still is old: the broker is asked once more."""
     broker = Broker(lasting_s)
     async with committing(tmp_path, broker, monkeypatch) as committer:
-        await committer.confirm()
+        await committer.confirm(0)
         assert len(lasting_s) - len(broker.lasting_s) == asked
-        await committer.confirm()  # proven lately: nobody is asked
+        await committer.confirm(0)  # proven lately: nobody is asked
     assert not broker.lasting_s
 
 
@@ -68,7 +70,7 @@ async def test_a_commit_of_nothing_proves_nothing(tmp_path: Path, monkeypatch: p
     """An empty batch goes to no broker, so whoever acts on the world after it asks first."""
     broker = Broker([0.01])
     async with committing(tmp_path, broker, monkeypatch) as committer:
-        await committer.commit(committer._store.batch(recording=True), ())
+        await committer.commit(0, committer._store.batch(recording=True), ())
         assert broker.lasting_s == [0.01]
-        await committer.confirm()
+        await committer.confirm(0)
     assert not broker.lasting_s
