@@ -119,7 +119,7 @@ class KafkaTransport(KafkaLog):
 
     def abandon_released(self) -> None:
         """Fail what waits for partitions that may be somebody else's by now."""
-        for partition in self._committer.unclaimed():
+        for partition in self._committer.unclaimed() if self._tasks else ():  # else it never came to committing
             self._committer.drop(partition)
 
     async def reclaim(self) -> None:
