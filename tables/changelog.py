@@ -4,7 +4,8 @@ Every write of an agent's batch is one record: the family's letter and the key, 
 deletion. The due index is not among them: it follows from the rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -16,7 +17,8 @@ from streams.records import Headers
 from tables.store import Batch, Change, Store
 
 _LETTERS: Final = {"users": b"u", "dispatches": b"d", "meta": b"m"}
-_FAMILIES: Final = {letter[0]: family for family, letter in _LETTERS.items()}
+FAMILIES_BY_LETTER: Final = {letter[0]: family for family, letter in _LETTERS.items()}
+APPLY_RECORDS: Final = 2_000
 
 Row = tuple[bytes | None, bytes | None, Headers]
 
@@ -49,6 +51,10 @@ class Changelog:
     @property
     def _ids_key(self) -> bytes:
         return b"topic-ids\0" + self._partition
+
+    @property
+    def _load_key(self) -> bytes:
+        return b"loading\0" + self._partition
 
     @property
     def next_offset(self) -> int:
@@ -92,19 +98,30 @@ class Changelog:
         self._mark = _Mark(next_offset, append_ms)
         batch.put_local("meta", self._mark_key, pack(self._mark))
 
-    def apply(self, records: Sequence[tuple[bytes | None, bytes | None]], next_offset: int, append_ms: int) -> None:
-        """Write records as they lie in the changelog, and what the due index needs, in one batch.
+    def apply(self, newest: Mapping[bytes, bytes | None], next_offset: int, append_ms: int) -> None:
+        """Write records as they lie in the changelog, the last of each key, and what the due index needs.
+
+        In batches, each of which leaves rows and due index true to one another; the offset stands in the last.
+        What a crash cuts off is applied again.
 
         Raises:
             BadState: a record that no batch of ours can have written.
         """
-        newest = {key or b"": value for key, value in records}
+        records = iter(newest.items())
+        while part := dict(islice(records, APPLY_RECORDS)):
+            batch = self._store.batch()
+            self._stage_records(batch, part)
+            self._store.write(batch)
         batch = self._store.batch()
+        self.stage(batch, next_offset, append_ms)
+        self._store.write(batch)
+
+    def _stage_records(self, batch: Batch, records: Mapping[bytes, bytes | None]) -> None:
         users: dict[bytes, bytes | None] = {}
-        for full_key, value in newest.items():
-            family = _FAMILIES.get(full_key[0]) if full_key else None
+        for full_key, value in records.items():
+            family = FAMILIES_BY_LETTER.get(full_key[0]) if full_key else None
             if family is None:
-                raise BadState(f"the changelog below offset {next_offset} holds a record of an unknown family")
+                raise BadState(f"the changelog holds a record of an unknown family, {full_key[:1]!r}")
             key = full_key[1:]
             if family == "users":
                 users[key] = value
@@ -113,8 +130,6 @@ class Changelog:
             else:
                 batch.put(family, key, value)
         self._move_timers(batch, users)
-        self.stage(batch, next_offset, append_ms)
-        self._store.write(batch)
 
     def _move_timers(self, batch: Batch, users: dict[bytes, bytes | None]) -> None:
         keys = list(users)
@@ -123,9 +138,33 @@ class Changelog:
             old_ms = None if old is None else decode_timer(old)
             new_ms = None if new is None else decode_timer(new)
             if old_ms is not None:
-                batch.delete("due", _due_key(key, old_ms))
+                batch.delete("due", due_key(key, old_ms))
             if new_ms is not None:
-                batch.put("due", _due_key(key, new_ms), b"")
+                batch.put("due", due_key(key, new_ms), b"")
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a load was begun and not ended: what the store holds then is to be wiped."""
+        return self._store.get("meta", self._load_key) is not None
+
+    def begin_load(self) -> None:
+        """Note, so that power loss does not undo it, that the partition is being filled past RocksDB's own log."""
+        batch = self._store.batch()
+        batch.put_local("meta", self._load_key, b"")
+        self._store.write(batch)
+        self._store.sync()
+
+    def end_load(self, meta: Mapping[bytes, bytes | None], next_offset: int, append_ms: int) -> None:
+        """Write what is left, and that the store is whole up to there, at once."""
+        batch = self._store.batch()
+        for key, value in meta.items():
+            if value is None:
+                batch.delete("meta", key)
+            else:
+                batch.put("meta", key, value)
+        batch.delete("meta", self._load_key)
+        self.stage(batch, next_offset, append_ms)
+        self._store.write(batch)
 
     def wipe(self) -> None:
         """Forget the partition's state: it is to be restored from the start."""
@@ -143,6 +182,6 @@ class Changelog:
         self._store.write(batch)
 
 
-def _due_key(user_key: bytes, due_ms: int) -> bytes:
+def due_key(user_key: bytes, due_ms: int) -> bytes:
     """As `tables/due.py` writes it: the partition, the time, the user."""
     return user_key[:2] + due_ms.to_bytes(8, "big") + user_key[2:]

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import msgspec
 
-from tests.bench import opponent, report, stages, subject
+from tests.bench import opponent, report, restoring, stages, subject
 from tests.bench.child import run_child
 from tests.broker.kafka import Broker, BrokerUnavailableError
 
-PARTS: Final = ("throughput", "stages", "latency", "idle")
+PARTS: Final = ("throughput", "stages", "latency", "idle", "restore")
 JOBS: Final = ("J1", "J2")
 USERS: Final = ("zipf", "uniform")
 TRANSPORTS: Final = ("embedded", "kafka")
@@ -40,6 +40,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rates", default=",".join(map(str, RATES)), help="events per second of the latency part")
     parser.add_argument("--transports", default=",".join(TRANSPORTS), help=f"of {', '.join(TRANSPORTS)}")
     parser.add_argument("--workers", default="1", help="numbers of worker processes on Kafka, such as 1,2")
+    parser.add_argument("--restore-records", type=int, default=300_000, help="of 200 bytes; half as many of 1 kB")
     parser.add_argument("--no-opponent", action="store_true", help="do not start a broker and stock Faust")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the results to this file, as JSON")
@@ -177,6 +178,13 @@ class Run:
         """What a node costs that has nothing to do."""
         _say("idle")
         self.results["idle"] = run_child("tests.bench.subject", msgspec.structs.replace(self._plan, mode="idle"))
+
+    def restore(self) -> None:
+        """Our restore of a partition beside stock Faust's recovery of a table."""
+        _say("restore")
+        address = self._broker_address()
+        if address is not None:
+            self.results["restore"] = restoring.measure(address, self._arguments.restore_records, self._arguments.seed)
 
 
 def _say(text: str) -> None:

@@ -32,7 +32,7 @@ def ratios(job: str, subject: Result, opponent: Result, alone: Result) -> Result
 
 def readable(results: Result) -> str:
     """Every part that was run, as text."""
-    parts = (_throughput, _ratios, _latency, _stages, _idle)
+    parts = (_throughput, _ratios, _latency, _stages, _idle, _restore)
     return "\n".join(line for part in parts for line in part(results))
 
 
@@ -103,6 +103,13 @@ def _idle(results: Result) -> Iterable[str]:
     found = results.get("idle")
     rows = [(found["resident_mib"], found["cpu_percent"])] if found else []
     return _table("Idle", ("resident MiB", "CPU %"), rows)
+
+
+def _restore(results: Result) -> Iterable[str]:
+    names = ("side", "record_bytes", "records", "records_per_s", "mb_per_s", "cpu_us", "times_wall", "times_cpu")
+    rows = [[each.get(name, "-") for name in names] for each in results.get("restore", ())]
+    head = ("side", "bytes", "records", "records/s", "MB/s", "CPU µs", "times, wall", "times, CPU")
+    return _table("Restore of one partition into an empty folder", head, rows)
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:

@@ -1,23 +1,30 @@
-"""Restore: a partition's store brought to its last commit from the changelog, in batches, by our own applier."""
+"""Restore: a partition's store brought to its last commit from the changelog, by our own applier."""
 
 import asyncio
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from agents.engine.kafka.clients import new_reader
+from agents.engine.kafka.fetches import Fetched, Fetches
 from agents.engine.kafka.topics import CHANGELOG, DELETE_RETENTION_MS, topic_name
 from config import metrics
 from config.settings import Settings
 from streams.errors import BadState
+from tables.bulk_load import BulkLoad, Newest
 from tables.changelog import Changelog
 from tables.store import Store
 
-BATCH_RECORDS: Final = 2_000
-WAIT_MS: Final = 200
 STALL_S_MAX: Final = 60.0
 STALE_MS: Final = DELETE_RETENTION_MS // 2
 """A store older than this may still hold keys whose deletion the changelog has forgotten: it starts anew."""
+
+BULK_RECORDS_MIN: Final = 5_000
+BULK_BYTES: Final = 32 * 1024 * 1024
+"""Of the changelog that are sorted together: more make fewer files to merge later, and take memory meanwhile."""
+
+Result = TypeVar("Result")
 
 
 async def restore(settings: Settings, store: Store, partition: int, now_ms: int) -> int:
@@ -31,38 +38,107 @@ async def restore(settings: Settings, store: Store, partition: int, now_ms: int)
     """
     changelog = Changelog(store, partition)
     tp = TopicPartition(topic_name(settings, CHANGELOG), partition)
-    reader = new_reader(settings, "read_committed")
-    await reader.start()
+    fetches = Fetches(settings, tp)
+    await fetches.start()
     try:
-        start = (await reader.beginning_offsets([tp]))[tp]
-        end = (await reader.end_offsets([tp]))[tp]
+        start, end = await fetches.bounds()
         if changelog.next_offset > end:
             raise BadState(
                 f"the data folder holds partition {partition} up to changelog offset {changelog.next_offset}, and the "
                 f"changelog ends at {end}: they do not belong together; use a new HEADRACE_DATA"
             )
         is_stale = now_ms - changelog.append_ms > STALE_MS or changelog.next_offset < start
-        if changelog.next_offset < end and is_stale:
+        if changelog.is_loading or (changelog.next_offset < end and is_stale):
             changelog.wipe()
-        return await _apply(reader, tp, changelog, start, end)
+        position = max(start, changelog.next_offset)
+        is_bulk = changelog.next_offset == 0 and end - position >= BULK_RECORDS_MIN
+        writer = _Bulk(store, changelog, end - position) if is_bulk else _Tail(changelog)
+        return await _apply(fetches, writer, partition, position, end)
     finally:
-        await reader.stop()
+        await fetches.stop()
 
 
-async def _apply(reader: AIOKafkaConsumer, tp: TopicPartition, changelog: Changelog, start: int, end: int) -> int:
-    reader.assign([tp])
-    reader.seek(tp, max(start, changelog.next_offset))
-    count = 0
-    remaining = metrics.RESTORE_REMAINING.labels(str(tp.partition))
-    while (position := await reader.position(tp)) < end:
-        remaining.set(end - position)
-        async with asyncio.timeout(STALL_S_MAX):
-            fetched = await reader.getmany(tp, timeout_ms=WAIT_MS, max_records=BATCH_RECORDS)
-        records = fetched.get(tp, [])
-        if records:
-            changelog.apply([(each.key, each.value) for each in records], records[-1].offset + 1, records[-1].timestamp)
-            count += len(records)
-            metrics.RESTORED_RECORDS.inc(len(records))
-            await asyncio.sleep(0)
-    metrics.RESTORE_REMAINING.remove(str(tp.partition))
-    return count
+class _Writer(Protocol):
+    """What brings fetched records into the store, in a thread."""
+
+    def take(self, fetched: Fetched) -> int:
+        """Take what was fetched; returns how many records that were."""
+
+    def finish(self, next_offset: int) -> None:
+        """Everything below the offset was taken."""
+
+
+class _Tail:
+    """Records on top of what the store holds; each fetch is kept for good."""
+
+    def __init__(self, changelog: Changelog) -> None:
+        self._changelog = changelog
+
+    def take(self, fetched: Fetched) -> int:
+        newest: Newest = {}
+        count, append_ms = fetched.unpack(newest)
+        self._changelog.apply(newest, fetched.next_offset, append_ms or self._changelog.append_ms)
+        return count
+
+    def finish(self, next_offset: int) -> None:
+        """Nothing is left."""
+
+
+class _Bulk:
+    """Records into an empty partition, a good many sorted together."""
+
+    def __init__(self, store: Store, changelog: Changelog, records: int) -> None:
+        self._load = BulkLoad(store, changelog, records)
+        self._newest: Newest = {}
+        self._bytes = 0
+        self._append_ms = 0
+
+    def take(self, fetched: Fetched) -> int:
+        count, append_ms = fetched.unpack(self._newest)
+        self._append_ms = append_ms or self._append_ms
+        self._bytes += len(fetched.data)
+        if self._bytes >= BULK_BYTES:
+            self._flush()
+        return count
+
+    def _flush(self) -> None:
+        newest, self._newest, self._bytes = self._newest, {}, 0
+        self._load.take(newest)
+
+    def finish(self, next_offset: int) -> None:
+        self._flush()
+        self._load.finish(next_offset, self._append_ms)
+
+
+async def _apply(fetches: Fetches, writer: _Writer, partition: int, position: int, end: int) -> int:
+    """Fetch the next while a thread writes the last."""
+    total = 0
+    remaining = metrics.RESTORE_REMAINING.labels(str(partition))
+    coming = asyncio.create_task(fetches.fetch(position))
+    try:
+        while position < end:
+            remaining.set(end - position)
+            async with asyncio.timeout(STALL_S_MAX):
+                while (fetched := await coming).next_offset == position:
+                    coming = asyncio.create_task(fetches.fetch(position))
+            position = fetched.next_offset
+            if position < end:
+                coming = asyncio.create_task(fetches.fetch(position))
+            count = await _in_thread(partial(writer.take, fetched))
+            total += count
+            metrics.RESTORED_RECORDS.inc(count)
+        await _in_thread(partial(writer.finish, position))
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+        metrics.RESTORE_REMAINING.remove(str(partition))
+    return total
+
+
+async def _in_thread(work: Callable[[], Result]) -> Result:
+    """Run work in a thread, and wait until it has ended even when cancelled: the store may be closed after that."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    finally:
+        await asyncio.gather(running, return_exceptions=True)

@@ -1,0 +1,131 @@
+"""The changelog: applied or loaded in whatever parts, it leaves what was written last, and a due index true to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.errors import BadState
+from streams.profiles.row import decode_timer, encode_row, new_user
+from tables.bulk_load import BulkLoad, Newest
+from tables.changelog import Changelog, due_key
+from tables.store import FAMILIES, Store
+
+PARTITION = 3
+PREFIX = PARTITION.to_bytes(2, "big")
+AFTER_MS = 1_700_000_000_000
+
+Rows = dict[tuple[str, bytes], bytes]
+
+
+def row(timer_ms: int | None) -> bytes:
+    """A user's row with a timer armed."""
+    user = new_user(AFTER_MS)
+    user.timer_ms = timer_ms
+    return encode_row(user)
+
+
+rows_of_users = st.one_of(st.none(), st.one_of(st.none(), st.integers(0, 5)).map(row))
+users = st.tuples(st.integers(0, 6).map(lambda number: b"u" + PREFIX + b"user-%d" % number), rows_of_users)
+others = st.tuples(
+    st.sampled_from([b"d" + b"o" + PREFIX + b"one", b"d" + b"f" + PREFIX + b"two", b"m" + b"position\0" + PREFIX]),
+    st.one_of(st.none(), st.binary(max_size=3)),
+)
+parts_of_records = st.lists(st.lists(st.one_of(users, others), max_size=8), min_size=1, max_size=6)
+
+
+@contextmanager
+def opened() -> Iterator[Store]:
+    """A store in a folder of its own."""
+    with TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "db")
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def contents(store: Store) -> Rows:
+    """Everything but what says how it came there."""
+    return {
+        (family, key): value
+        for family in FAMILIES
+        for key, value in store.scan(family, b"", b"\xff" * 20)
+        if not key.startswith(b"changelog\0")
+    }
+
+
+def oracle(parts: list[list[tuple[bytes, bytes | None]]]) -> Rows:
+    """The same by a dict: the last value of each key, and an entry for each row's timer."""
+    last: Newest = {}
+    for part in parts:
+        last.update(part)
+    families = {b"u": "users", b"d": "dispatches", b"m": "meta"}
+    found = {(families[key[:1]], key[1:]): value for key, value in last.items() if value is not None}
+    timers = {key: decode_timer(value) for (family, key), value in found.items() if family == "users"}
+    return found | {("due", due_key(key, timer)): b"" for key, timer in timers.items() if timer is not None}
+
+
+@settings(max_examples=25, deadline=None)
+@given(parts_of_records)
+def test_a_load_leaves_what_was_written_last(parts: list[list[tuple[bytes, bytes | None]]]) -> None:
+    """Loaded in any parts, with keys written and deleted again across them, the store is what a dict says."""
+    with opened() as store:
+        changelog = Changelog(store, PARTITION)
+        load = BulkLoad(store, changelog, 2)  # so few slots that keys are suspected for nothing, too
+        for part in parts:
+            load.take(dict(part))
+        assert Changelog(store, PARTITION).is_loading
+        load.finish(77, AFTER_MS)
+
+        assert contents(store) == oracle(parts)
+        after = Changelog(store, PARTITION)
+        assert (after.next_offset, after.append_ms, after.is_loading) == (77, AFTER_MS, False)
+
+
+@settings(max_examples=25, deadline=None)
+@given(parts_of_records, st.integers(0, 5))
+def test_applied_twice_is_applied_once(parts: list[list[tuple[bytes, bytes | None]]], again_from: int) -> None:
+    """Applied in any parts, and from some part on a second time as after a crash, the store is what a dict says."""
+    with opened() as store:
+        for part in [*parts, *parts[again_from:]]:
+            Changelog(store, PARTITION).apply(dict(part), 77, AFTER_MS)
+
+        assert contents(store) == oracle(parts)
+        assert Changelog(store, PARTITION).next_offset == 77
+
+
+def test_a_load_that_was_cut_off_is_known_and_wiped_whole() -> None:
+    """A process that dies while it loads leaves a mark; what it loaded is wiped, and no neighbour's row with it."""
+    with opened() as store:
+        neighbour = Changelog(store, PARTITION + 1)
+        neighbour.apply({b"u" + (PARTITION + 1).to_bytes(2, "big") + b"other": row(5)}, 1, AFTER_MS)
+        before = contents(store)
+        changelog = Changelog(store, PARTITION)
+        BulkLoad(store, changelog, 10).take({b"u" + PREFIX + b"one": row(4), b"do" + PREFIX + b"two": b"2"})
+
+        found = Changelog(store, PARTITION)
+        assert found.is_loading
+        assert found.next_offset == 0
+        assert contents(store) != before
+        found.wipe()
+        assert contents(store) == before
+        assert not Changelog(store, PARTITION).is_loading
+
+
+@pytest.mark.parametrize("key", [b"", b"a", b"f", b"zz"])
+def test_a_foreign_record_is_refused(key: bytes) -> None:
+    """A record that no batch of ours can have written stops a restore in both its ways."""
+    with opened() as store:
+        changelog = Changelog(store, PARTITION)
+        rows: Newest = {key: b"?", b"u" + PREFIX + b"one": row(None), b"d": b"", b"m": b""}
+        with pytest.raises(BadState, match="unknown family"):
+            changelog.apply(rows, 1, AFTER_MS)
+        with pytest.raises(BadState, match="unknown family"):
+            BulkLoad(store, changelog, 10).take(rows)
