@@ -80,11 +80,10 @@ class _Scans:
         version, end = self._asked.get(partition, (-1, ""))
         if version == scan.version and (end is None or scan.cursor < end):
             return None
-        keys = self._users.states[partition].keys(scan.cursor, None, self._step_users)
-        to = keys[-1] if len(keys) == self._step_users else None
+        to, users = self._users.states[partition].end_of_stretch(scan.cursor, self._step_users)
         self._asked[partition] = (scan.version, to)
-        self._allowed -= len(keys)
-        metrics.SCAN_USERS.inc(len(keys))
+        self._allowed -= users
+        metrics.SCAN_USERS.inc(users)
         return Output(topics.MAILBOX.name, partition, None, pack(Step(scan.version, scan.cursor, to)))
 
     def _show(self, behind: list[int]) -> None:

@@ -87,13 +87,17 @@ class Store:
             raise BadState(f"{family}: asked for {len(keys)} keys and got {values and len(values)}")
         return values
 
-    def scan(self, family: str, start: bytes, end: bytes, limit: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, family: str, start: bytes, end: bytes, limit: int | None = None, *, fill_cache: bool = True
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values in [start, end), ascending, at most `limit` of them.
 
-        Do not write while the iterator is open beyond a few thousand rows: it pins old files.
+        Do not write while the iterator is open beyond a few thousand rows: it pins old files. Without
+        `fill_cache` what is read takes no room of what is asked for more often.
         """
         bounds = ReadOptions()
         bounds.set_iterate_upper_bound(end)
+        bounds.fill_cache(fill_cache)
         left = limit
         for key, value in self._families[family].items(from_key=start, read_opt=bounds):
             if left is not None:
