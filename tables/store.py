@@ -26,6 +26,9 @@ WRITE_BUFFER_BYTES: Final = 12 * 1024 * 1024
 WAL_BYTES_MAX: Final = 128 * 1024 * 1024
 OPEN_FILES_MAX: Final = 512
 BLOOM_BITS: Final = 10
+BYTES_PER_SYNC: Final = 512 * 1024
+"""The disk is given what is written in portions of this size: a sync that a send waits for finds little left to do."""
+
 METADATA_BLOCK_BYTES: Final = 4 * 1024
 """Of a file's filter and index, which are kept in pieces. A filter in one piece grows with its file (1.2 MB for a
 million users), fits in no shard of the block cache, and is then read whole from the disk for every get."""
@@ -217,6 +220,8 @@ def _options(cache: Cache) -> Options:
     options.set_max_write_buffer_number(2)
     options.set_max_open_files(OPEN_FILES_MAX)
     options.set_max_total_wal_size(WAL_BYTES_MAX)
+    options.set_bytes_per_sync(BYTES_PER_SYNC)
+    options.set_wal_bytes_per_sync(BYTES_PER_SYNC)
     options.set_keep_log_file_num(2)
     options.set_max_log_file_size(4 * 1024 * 1024)
     options.set_max_background_jobs(2)
