@@ -7,7 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test simulate browser bench scan-proof chaos check fmt schema clean
+.PHONY: help demo demo-once test simulate browser bench scan-proof isolation chaos check fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -27,8 +27,11 @@ simulate: .venv/.dev-stamp ## run thousands of seeded runs with crashes; SEEDS=5
 bench: .venv/.dev-stamp ## measure the product beside stock Faust; ARGS='--help' lists the parts
 	@.venv/bin/python -m tests.bench $(ARGS)
 
-scan-proof: .venv/.dev-stamp ## a definition over a million users, killed twice, held to an oracle; ARGS='latency' for delays
-	@.venv/bin/python -m tests.bench.scan $(or $(ARGS),proof)
+scan-proof: .venv/.dev-stamp ## a definition over a million users, killed twice, held to an oracle
+	@.venv/bin/python -m tests.bench.scan $(ARGS)
+
+isolation: .venv/.dev-stamp ## how late events are while a scan over a million users runs and a provider hangs
+	@.venv/bin/python -m tests.bench.isolation $(ARGS)
 
 chaos: .venv/.dev-stamp ## kill the product at every crash point and verify what came out; QUICK=1 for the short run
 	@.venv/bin/python -m tests.chaos $(if $(QUICK),--quick) $(ARGS)

@@ -12,12 +12,12 @@ from streams.codec import pack
 from streams.mailbox import Step
 from streams.records import Output
 
-LOOK_S: Final = 0.02
+LOOK_S: Final = 0.01
 IDLE_S: Final = 0.2
-STEP_USERS_MIN: Final = 50
+STEP_USERS_MIN: Final = 25
 STEP_USERS_MAX: Final = 500
-STEPS_PER_S: Final = 50
-"""Aimed at, so that a step stays short: it holds up the events of its own partition while it is decided."""
+STEPS_PER_S: Final = 100
+"""Aimed at, so that a step stays short: it holds up the events of its own partition while it is decided, 1 to 2 ms."""
 
 
 async def run_scans(engine: Engine, users: Users) -> None:
@@ -33,7 +33,10 @@ async def run_scans(engine: Engine, users: Users) -> None:
 
 
 class _Scans:
-    """What this process has appended, and how much it may."""
+    """What this process has appended, and how much it may.
+
+    That a scan goes no faster than its rate is no limit hit: it does so from its beginning to its end.
+    """
 
     def __init__(self, engine: Engine, users: Users) -> None:
         self._engine = engine
@@ -64,8 +67,6 @@ class _Scans:
         self._first += 1
         turn = self._first % len(behind)
         steps = [step for at in (*behind[turn:], *behind[:turn]) if (step := self._next(at)) is not None]
-        if self._allowed <= 0:
-            metrics.LIMIT_HITS.labels("scan_users_per_s").inc()
         if steps:
             metrics.SCAN_STEPS.inc(len(steps))
             await self._engine.transport.append(steps)
@@ -80,11 +81,10 @@ class _Scans:
         version, end = self._asked.get(partition, (-1, ""))
         if version == scan.version and (end is None or scan.cursor < end):
             return None
-        keys = self._users.states[partition].keys(scan.cursor, None, self._step_users)
-        to = keys[-1] if len(keys) == self._step_users else None
+        to, users = self._users.states[partition].end_of_stretch(scan.cursor, self._step_users)
         self._asked[partition] = (scan.version, to)
-        self._allowed -= len(keys)
-        metrics.SCAN_USERS.inc(len(keys))
+        self._allowed -= users
+        metrics.SCAN_USERS.inc(users)
         return Output(topics.MAILBOX.name, partition, None, pack(Step(scan.version, scan.cursor, to)))
 
     def _show(self, behind: list[int]) -> None:

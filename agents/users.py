@@ -126,9 +126,9 @@ class Users:
         began = perf_counter()
         at = 0
         while at < len(piece.records):
-            at = self._fold(piece.partition, piece.records, at)
+            since, at = at, self._fold(piece.partition, piece.records, at)
             if at < len(piece.records):
-                await self._relieve(piece.partition, piece.records[at])
+                await self._relieve(piece.partition, piece.records[at], was_begun=at == since)
         await self._commit(piece.partition)
         metrics.RECORDS_READ.labels(NAME).inc(len(piece.records))
         age_ms = self._engine.clock.now_ms() - piece.records[0].append_ms
@@ -140,7 +140,8 @@ class Users:
         """Apply records from index `at` on until something needs an await; returns the index that comes next.
 
         Before each, what is due by its time fires. A stop is safe at any point, between timers too: each
-        moves the clock to its own due time, and the record is not counted as applied before it is.
+        moves the clock to its own due time, and the record is not counted as applied before it is. What events
+        have given is not kept waiting for a scan's step behind them.
         """
         fold, pace = self.folds[partition], self._engine.pace
         latest_ms = self._engine.clock.now_ms() + AHEAD_MAX_MS
@@ -153,6 +154,8 @@ class Users:
                 )
             letter = decode_letter(record.value)
             if isinstance(letter, Switch) and letter.version > self._workspaces.latest_version:
+                return index
+            if isinstance(letter, Step) and index > at and fold.effects:
                 return index
             now_ms = fold.time_of(letter, record.append_ms)
             while fold.fire_next(now_ms) or (isinstance(letter, Step) and fold.build_next(letter, now_ms)):
@@ -172,11 +175,11 @@ class Users:
             return True
         return fold.position.totals.refused - self._counted[partition]["refused"] >= REFUSED_MAX
 
-    async def _relieve(self, partition: int, coming: Record) -> None:
-        """Commit what fills a batch, load a workspace that the coming record needs, and let others work."""
-        if self._is_full(partition):
-            await self._commit(partition)
+    async def _relieve(self, partition: int, coming: Record, *, was_begun: bool) -> None:
+        """Commit what fills a batch, or comes before a step, load a workspace that is needed, and let others work."""
         letter = decode_letter(coming.value)
+        if self._is_full(partition) or (isinstance(letter, Step) and not was_begun and self.folds[partition].effects):
+            await self._commit(partition)
         if isinstance(letter, Switch) and letter.version > self._workspaces.latest_version:
             await self._workspaces.load()
         await self._engine.pace.breathe()

@@ -70,8 +70,8 @@ class Rows(Protocol):
     def next_due(self, until_ms: int) -> tuple[int, str] | None:
         """The earliest due timer at or before `until_ms` as (due, user), ties in order of user; else None."""
 
-    def keys(self, after: str, to: str | None, limit: int) -> list[str]:
-        """The first `limit` users in (after, to], in the order of their UTF-8; None: to the last."""
+    def stretch(self, after: str, to: str | None, limit: int) -> list[tuple[str, User]]:
+        """The first `limit` users in (after, to] and their rows, in the order of their UTF-8; None: to the last."""
 
 
 AHEAD_MAX_MS: Final = 60_000
@@ -182,14 +182,13 @@ class Fold:
         if scan is None or step.version != scan.version or step.after > scan.cursor:
             return False
         position.clock_ms = now_ms
-        keys = self.rows.keys(scan.cursor, step.to, PIECE_ROWS)
-        for user_key in keys:
-            user = self.rows.get(user_key)
-            if user is not None and self._is_behind(user):
+        stretch = self.rows.stretch(scan.cursor, step.to, PIECE_ROWS)
+        for user_key, user in stretch:
+            if self._is_behind(user):
                 self._bring_up(user_key, user, now_ms)
-        scan.rows += len(keys)
-        if len(keys) == PIECE_ROWS:
-            scan.cursor = keys[-1]
+        scan.rows += len(stretch)
+        if len(stretch) == PIECE_ROWS:
+            scan.cursor = stretch[-1][0]
             return True
         if step.to is not None:
             scan.cursor = max(scan.cursor, step.to)

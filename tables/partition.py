@@ -31,6 +31,7 @@ class PartitionState:
         self._prefix = partition.to_bytes(2, "big")
         self._dirty: dict[str, User] = {}
         self._recent = RecentRows()
+        self._passing: set[str] = set()
         self.due = DueIndex(store, partition)
         self.position = self._read_position()
 
@@ -57,15 +58,37 @@ class PartitionState:
         """The earliest due timer at or before a time."""
         return self.due.earliest(until_ms)
 
-    def keys(self, after: str, to: str | None, limit: int) -> list[str]:
-        """The first users in (after, to], those not written yet among them."""
+    def stretch(self, after: str, to: str | None, limit: int) -> list[tuple[str, User]]:
+        """The first users in (after, to] and their rows, those not written yet among them.
+
+        Neither the block cache nor the recent rows give up anything for them: only events tell who is asked for.
+        """
+        stored = dict(self._stored(after, to, limit))
+        last = next(reversed(stored)) if len(stored) == limit else to
+        unwritten = [key for key in self._dirty if key > after and (last is None or key <= last)]
+        keys = sorted({*stored, *unwritten})[:limit] if unwritten else list(stored)
+        rows: list[tuple[str, User]] = []
+        for key in keys:
+            user = self._dirty.get(key)
+            if user is None:
+                user = self._recent.get(key)
+            if user is None:
+                self._passing.add(key)
+                user = decode_row(stored[key])
+            rows.append((key, user))
+        return rows
+
+    def end_of_stretch(self, after: str, limit: int) -> tuple[str | None, int]:
+        """The last of the first `limit` stored users after one, and how many; None when there are no more."""
+        keys = [key for key, _ in self._stored(after, None, limit)]
+        return (keys[-1] if len(keys) == limit else None), len(keys)
+
+    def _stored(self, after: str, to: str | None, limit: int) -> Iterator[tuple[str, bytes]]:
         prefix = self._prefix
         end = (self.partition + 1).to_bytes(2, "big") if to is None else prefix + to.encode() + b"\0"
         start = prefix + after.encode() + b"\0"
-        stored = [key[2:].decode() for key, _ in self._store.scan("users", start, end, limit)]
-        last = stored[-1] if len(stored) == limit else to
-        unwritten = [key for key in self._dirty if key > after and (last is None or key <= last)]
-        return sorted({*stored, *unwritten})[:limit] if unwritten else stored
+        for key, value in self._store.scan("users", start, end, limit, fill_cache=False):
+            yield key[2:].decode(), value
 
     @property
     def changed(self) -> int:
@@ -86,7 +109,8 @@ class PartitionState:
         for number, (user_key, user) in enumerate(self._dirty.items()):
             row = encode_row(user)
             batch.put("users", self._prefix + user_key.encode(), row)
-            self._recent.keep(user_key, user, len(row))
+            if user_key not in self._passing:
+                self._recent.keep(user_key, user, len(row))
             if number % PIECE_ROWS == PIECE_ROWS - 1:
                 yield
 
@@ -98,6 +122,7 @@ class PartitionState:
         self.due.stage(batch)
         batch.put("meta", _position_key(self.partition), pack(self.position))
         self._dirty = {}
+        self._passing.clear()
 
 
 def _position_key(partition: int) -> bytes:

@@ -43,8 +43,9 @@ class MemoryRows:
     def next_due(self, until_ms: int) -> tuple[int, str] | None:
         return self.due[0] if self.due and self.due[0][0] <= until_ms else None
 
-    def keys(self, after: str, to: str | None, limit: int) -> list[str]:
-        return [key for key in sorted(self.stored) if key > after and (to is None or key <= to)][:limit]
+    def stretch(self, after: str, to: str | None, limit: int) -> list[tuple[str, User]]:
+        keys = [key for key in sorted(self.stored) if key > after and (to is None or key <= to)][:limit]
+        return [(key, decode_row(self.stored[key])) for key in keys]
 
 
 class Driver:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal, cast
@@ -116,7 +116,8 @@ def _applied(totals: dict[str, Any]) -> int:
 class Stamps:
     """When each probe was due, when its segment change was committed and when its message was sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopwatch: Callable[[], float] = time.perf_counter) -> None:
+        self._stopwatch = stopwatch
         self.due: dict[str, float] = {}
         self.changed: dict[str, float] = {}
         self.sent: dict[str, float] = {}
@@ -124,13 +125,13 @@ class Stamps:
     def change(self, user: bytes) -> None:
         """A segment change is there to be read: note the first of each probe."""
         if user.startswith(PROBE.encode()):
-            self.changed.setdefault(user.decode(), time.perf_counter())
+            self.changed.setdefault(user.decode(), self._stopwatch())
 
     def send(self, line: bytes) -> None:
         """A line is in the outbox: note a probe's."""
         found = json.loads(line)
         if found["campaign"] == PROBE:
-            self.sent.setdefault(found["text"], time.perf_counter())
+            self.sent.setdefault(found["text"], self._stopwatch())
 
     def watch_commits(self, node: Node) -> None:
         """Note the time right after each commit that holds segment changes."""
