@@ -23,7 +23,7 @@ BUSY_S: Final = (0.2, 2.0)
 CHANGE_S: Final = 5.0
 CHANGES: Final = 2
 FROZEN_S: Final = 2 * SESSION_S
-MARK_S_MAX: Final = 20.0
+MARK_S_MAX: Final = 30.0
 REFUSED_S: Final = 3.0
 SMALL_BYTES: Final = 150
 ADMIN_S_MAX: Final = 20.0
@@ -39,13 +39,6 @@ def one_of(fleet: Fleet) -> Member:
 async def busy(fleet: Fleet) -> None:
     """Let the load go on for a moment."""
     await asyncio.sleep(fleet.dice.uniform(*BUSY_S))
-
-
-async def end(fleet: Fleet, member: Member) -> None:
-    """A worker that is told to stop has to do so in good order."""
-    code = await member.end(signal.SIGTERM)
-    if code:
-        fleet.faults.append(f"{member.name} was told to stop, and ended with {code}: {member.last_words()}")
 
 
 async def killed(fleet: Fleet) -> bool:
@@ -69,9 +62,9 @@ async def joining(fleet: Fleet) -> bool:
     for _ in range(CHANGES):
         await guest.start()
         await asyncio.sleep(CHANGE_S)
-        await end(fleet, guest)
+        await fleet.stop(guest)
         await asyncio.sleep(CHANGE_S)
-    await end(fleet, member)
+    await fleet.stop(member)
     await asyncio.sleep(CHANGE_S)
     await member.start()
     return await fleet.whole()
@@ -100,7 +93,7 @@ async def frozen(fleet: Fleet) -> bool:
 async def frozen_at(fleet: Fleet, name: str) -> bool:
     """The same at a step of its work, where it has told the broker or its own disk a part."""
     member = one_of(fleet)
-    await end(fleet, member)
+    await fleet.stop(member)
     await fleet.whole()
     await member.start(name, fleet.dice.randint(1, FREEZES[name].calls_max), freezes=True)
     if not await _marked(member):
@@ -124,16 +117,16 @@ async def _marked(member: Member) -> bool:
 async def crashed_in_rebalance(fleet: Fleet) -> bool:
     """One ends by kill -9 at a step of the rebalance that a third brings about, by coming and going."""
     member, guest = one_of(fleet), fleet.members[GUEST]
-    await end(fleet, member)
+    await fleet.stop(member)
     name = fleet.dice.choice(sorted(CRASHES))
     await member.start(name, fleet.dice.randint(1, 3))
     await guest.start()
     if not await _marked(member):
-        await end(fleet, guest)
+        await fleet.stop(guest)
         await _marked(member)
     was_hit = member.mark.exists()
     if guest.lives:
-        await end(fleet, guest)
+        await fleet.stop(guest)
     if not was_hit and member.lives:  # few partitions change hands: not every step comes so often
         await member.end(signal.SIGKILL)
     if not member.lives:
@@ -157,7 +150,7 @@ async def folder_stale(fleet: Fleet) -> bool:
     """A worker gets an old copy of its folder back, after its partitions moved to the other and went on there."""
     member = one_of(fleet)
     await fleet.whole()
-    await end(fleet, member)
+    await fleet.stop(member)
     aside = member.data.with_suffix(".aside")
     await asyncio.to_thread(shutil.copytree, member.data, aside, ignore=shutil.ignore_patterns("*.sock"))
     await fleet.whole()
@@ -208,7 +201,7 @@ async def redefined(fleet: Fleet) -> bool:
     with suppress(*GONE):  # nothing changes where it is in force
         await fleet.apply()
     await fleet.whole()
-    await end(fleet, guest)
+    await fleet.stop(guest)
     return await fleet.whole() and has_hit
 
 

@@ -24,11 +24,14 @@ from tests.chaos.verifier import Found, Verdict, verify
 PARTITIONS = 4
 SESSION_S = 6.0
 LOAD_S = 0.15
-WHOLE_S_MAX = 60.0
+LOOK_S = 0.1
+WHOLE_S_MAX = 90.0
+GATHER_S_MAX = 60.0
 SENT_S_MAX = 120
 MAIL_IDLE_S = 3.0
 """A server's patience with a silent client: shorter than a worker is frozen, so that no half mail is finished later."""
 
+FENCED = "ProducerFenced"
 ANY_ONE = ("apply", "partitions", "pause")
 BASE = ("one", "two")
 GUEST = "guest"
@@ -116,7 +119,7 @@ class Fleet(Session):
                 if holds(await self.ask("progress")):
                     self.slowest_s = max(self.slowest_s, time.monotonic() - began)
                     return True
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(LOOK_S)
         said = {name: member.last_words() for name, member in self.members.items() if member.answers}
         self.faults.append(f"not {what} after {seconds:.0f} s: {said}")
         return False
@@ -141,20 +144,13 @@ class Fleet(Session):
     async def rest(self) -> Verdict:
         """Let everything come to rest, with the two workers and no guest, stop them, and verify."""
         await self._let_all_rest()
+        await self._until_rest()
         found = Found(self.calls, [], self.folder / "exports")
-        try:
-            await self._until_rest()
-            await self.ask("flush")
-            found.users = {user: await self._user(user) for user in self.work.users}
-            found.dispatches = await self.ask("dispatches")
-            found.totals = await self.ask("totals")
-        except GONE as error:
+        if not await self._gather(found):
             said = {name: self.members[name].last_words() for name in BASE}
-            return Verdict(faults=[*self.faults, f"the fleet does not answer ({error!r}): {said}"])
+            return Verdict(faults=[*self.faults, f"the fleet does not answer: {said}"])
         for name in BASE:
-            code = await self.members[name].end(signal.SIGTERM)
-            if code:
-                self.faults.append(f"{name} did not stop in good order: {code}, {self.members[name].last_words()}")
+            await self.stop(self.members[name])
         found.mails = [content for _, _, content in self.mail.taken]
         for row in found.dispatches:  # what the operator discarded had been accepted, and was held
             if row["reason"] == "discarded" and self.settled.get(row["dispatch_id"]):
@@ -164,13 +160,39 @@ class Fleet(Session):
         verdict.faults += self.faults
         return verdict
 
+    async def _gather(self, found: Found) -> bool:
+        """Ask for everything, while the same workers hold all partitions; False if that cannot be had."""
+        deadline = time.monotonic() + GATHER_S_MAX
+        while time.monotonic() < deadline:
+            with suppress(*GONE):
+                if not await self._is_held():
+                    continue
+                await self.ask("flush")
+                found.users = {user: await self._user(user) for user in self.work.users}
+                found.dispatches = await self.ask("dispatches")
+                found.totals = await self.ask("totals")
+                if await self._is_held():
+                    return True
+            await asyncio.sleep(LOOK_S)
+        return False
+
+    async def _is_held(self) -> bool:
+        return bool((await self.ask("progress"))["partitions"] == list(range(PARTITIONS)))
+
+    async def stop(self, member: Member) -> None:
+        """Tell a worker to stop, which it has to do in good order, unless another has its place already."""
+        code = await member.end(signal.SIGTERM)
+        if code:
+            words = f"{member.name} was told to stop, and ended with {code}: {member.last_words()}"
+            (member.ends if FENCED in words else self.faults).append(words)
+
     async def _let_all_rest(self) -> None:
         self._loading = False
         for member in self.members.values():
             member.signal(signal.SIGCONT)
         guest = self.members[GUEST]
         if guest.lives:
-            await guest.end(signal.SIGTERM)
+            await self.stop(guest)
         for name in BASE:
             if not self.members[name].lives:
                 await self.members[name].start()
@@ -184,12 +206,11 @@ class Fleet(Session):
             with suppress(*GONE):
                 if self._again:
                     await self.feed()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(LOOK_S)
 
     async def _is_still(self) -> bool:
         with suppress(*GONE):
-            held = (await self.ask("progress"))["partitions"]
-            return held == list(range(PARTITIONS)) and await super()._is_still()
+            return await self._is_held() and await super()._is_still()
         return False
 
 
