@@ -51,5 +51,5 @@ def test_half_a_guard_is_refused_without_its_secret(given: dict[str, str], says:
 def test_a_session_shorter_than_brokers_take_is_refused_here() -> None:
     """Below Kafka's own `group.min.session.timeout.ms` no worker could join: the setting says so first."""
     assert load_settings({"HEADRACE_SESSION_S": "6"}).session_s == 6
-    with pytest.raises(SettingsError, match="HEADRACE_SESSION_S='5.9'.*6"):
+    with pytest.raises(SettingsError, match=r"HEADRACE_SESSION_S='5\.9'.*6"):
         load_settings({"HEADRACE_SESSION_S": "5.9"})

@@ -41,6 +41,8 @@ IMPORTANT: Final = ("mailbox", "changelog", "currents")
 class Node(Broker):
     """One of several: it knows its number, and where the others vote."""
 
+    ready_s_max = 180  # three Java machines start side by side
+
     def __init__(self, folder: Path, number: int, ports: tuple[int, int], voters: str) -> None:
         """`ports` are the broker's and the controller's."""
         address = f"PLAINTEXT://127.0.0.1:{ports[0]}"
@@ -99,7 +101,8 @@ class Cluster:
     async def leader_of(self, topic: str, partition: int) -> Node:
         """The broker that leads a partition now."""
         found = await asyncio.to_thread(self._topics)
-        return self.nodes[found[topic].partitions[partition].leader - 1]
+        leader: int = found[topic].partitions[partition].leader
+        return self.nodes[leader - 1]
 
     async def in_sync(self) -> bool:
         """Wait until every partition has all its copies again; False if it takes too long."""
@@ -197,9 +200,9 @@ async def too_few_copies(fleet: Fleet, cluster: Cluster) -> bool:
 
 
 BROKER_FAULTS: Final[dict[str, BrokerFault]] = {
-    "brokers: a leader killed -9": leader_killed,
-    "brokers: one cut off": cut_off,
-    "brokers: restarted in turn": restarted_in_turn,
-    "brokers: all killed -9 at once": all_killed,
-    "brokers: too few copies": too_few_copies,
+    "fault: a partition leader killed -9": leader_killed,
+    "fault: one broker cut off": cut_off,
+    "fault: all brokers restarted in turn": restarted_in_turn,
+    "fault: all brokers killed -9 at once": all_killed,
+    "fault: too few copies to write": too_few_copies,
 }

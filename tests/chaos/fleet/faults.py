@@ -46,12 +46,12 @@ async def killed(fleet: Fleet) -> bool:
     member = one_of(fleet)
     await busy(fleet)
     has_hit = await member.end(signal.SIGKILL) == -signal.SIGKILL
-    if fleet.dice.random() < 0.5:  # noqa: PLR2004
+    if fleet.dice.random() < 0.5:
         await asyncio.sleep(fleet.dice.uniform(0, 1))
     else:
         await fleet.whole()
     await member.start()
-    if fleet.dice.random() < 0.3:  # noqa: PLR2004  # the next fault meets the rebalance
+    if fleet.dice.random() < 0.3:  # the next fault meets the rebalance
         return has_hit
     return await fleet.whole() and has_hit
 
@@ -90,7 +90,7 @@ async def frozen(fleet: Fleet) -> bool:
     return await _wake(fleet, member, FROZEN_S)
 
 
-async def frozen_at(fleet: Fleet, name: str) -> bool:
+async def at_step(fleet: Fleet, name: str) -> bool:
     """The same at a step of its work, where it has told the broker or its own disk a part."""
     member = one_of(fleet)
     await fleet.stop(member)
@@ -104,7 +104,7 @@ async def frozen_at(fleet: Fleet, name: str) -> bool:
 
 async def frozen_at_a_step(fleet: Fleet) -> bool:
     """At a random one of the steps."""
-    return await frozen_at(fleet, fleet.dice.choice(sorted(FREEZES)))
+    return await at_step(fleet, fleet.dice.choice(sorted(FREEZES)))
 
 
 async def _marked(member: Member) -> bool:
@@ -119,7 +119,7 @@ async def crashed_in_rebalance(fleet: Fleet) -> bool:
     member, guest = one_of(fleet), fleet.members[GUEST]
     await fleet.stop(member)
     name = fleet.dice.choice(sorted(CRASHES))
-    await member.start(name, fleet.dice.randint(1, 3))
+    await member.start(name, fleet.dice.randint(1, 2))
     await guest.start()
     if not await _marked(member):
         await fleet.stop(guest)
@@ -140,7 +140,7 @@ async def folder_deleted(fleet: Fleet) -> bool:
     await busy(fleet)
     has_hit = await member.end(signal.SIGKILL) == -signal.SIGKILL
     await asyncio.to_thread(shutil.rmtree, member.data)
-    if fleet.dice.random() < 0.5:  # noqa: PLR2004
+    if fleet.dice.random() < 0.5:
         await fleet.whole()
     await member.start()
     return await fleet.whole() and has_hit
@@ -206,13 +206,13 @@ async def redefined(fleet: Fleet) -> bool:
 
 
 FAULTS: Final[dict[str, Fault]] = {
-    "fleet: one killed -9": killed,
-    "fleet: joining and leaving every 5 s": joining,
-    "fleet: frozen for two sessions": frozen,
-    "fleet: frozen at a step": frozen_at_a_step,
-    "fleet: killed while a rebalance goes on": crashed_in_rebalance,
-    "fleet: data folder deleted": folder_deleted,
-    "fleet: stale data folder back": folder_stale,
-    "fleet: batches refused": refused,
-    "fleet: definitions changed": redefined,
+    "fault: one of two killed -9": killed,
+    "fault: joining and leaving every 5 s": joining,
+    "fault: frozen for two sessions": frozen,
+    "fault: frozen at a step": frozen_at_a_step,
+    "fault: killed in a rebalance": crashed_in_rebalance,
+    "fault: data folder deleted, of one of two": folder_deleted,
+    "fault: stale data folder back, after a move": folder_stale,
+    "fault: batches refused": refused,
+    "fault: definitions changed in a rebalance": redefined,
 }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 from agents.web.control import ControlClient
@@ -112,20 +112,20 @@ class Member:
         )
         self.wanted, self.frozen = True, False
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         """Hit it, if it lives."""
         if self.lives:
             os.kill(self._pid, number)
-            self.frozen = number == signal.SIGSTOP
+            self.frozen = number == Signals.SIGSTOP
 
-    async def end(self, number: signal.Signals) -> int:
+    async def end(self, number: Signals) -> int:
         """Send a signal, and return the exit code; it is not started again. One that does not end is killed."""
         assert self._ending is not None
         self.wanted = False
         self.signal(number)
         done, _ = await asyncio.wait([self._ending], timeout=STOP_S_MAX)
         if not done:
-            self.signal(signal.SIGKILL)
+            self.signal(Signals.SIGKILL)
         return await self._ending
 
     async def mind(self) -> None:
@@ -133,11 +133,14 @@ class Member:
         while True:
             await asyncio.sleep(LOOK_S)
             if self._ending is not None and self._ending.done() and self.wanted:
-                if not self.mark.exists():
+                if not self.mark.exists():  # it was not a planned end
                     self.ends.append(f"{self.name} ended with {self._ending.result()}: {self.last_words()}")
                 await asyncio.sleep(RESTART_S)
-                if self.wanted and not self.lives:  # nobody else has started it meanwhile
-                    await self.start()
+                await self._start_again()
+
+    async def _start_again(self) -> None:
+        if self.wanted and not self.lives:  # nobody else has started it meanwhile
+            await self.start()
 
     def last_words(self) -> str:
         """The end of its log."""

@@ -28,13 +28,13 @@ BUGS: Final[dict[str, Bug]] = {
         "an heir fences its predecessor",
         "agents.engine.kafka.transport:start_producer",
         _unfenced,
-        ("frozen: committing", "frozen: committed", "frozen: confirming", "frozen: writing", "frozen: intake"),
+        ("committing", "committed", "confirming", "writing", "intake"),
     ),
     "lease_not_checked": Bug(
         "an attempt needs a proof, younger than two seconds, that the partition is still ours",
         "agents.engine.kafka.transport:KafkaTransport.confirm",
         _unproven,
-        ("frozen: confirming",),
+        ("confirming",),
     ),
 }
 

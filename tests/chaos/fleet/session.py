@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ MAIL_IDLE_S = 3.0
 """A server's patience with a silent client: shorter than a worker is frozen, so that no half mail is finished later."""
 
 FENCED = "ProducerFenced"
+ERROR = re.compile(r"(\w+(?:Error|Fenced|Failing|State))\b")
 ANY_ONE = ("apply", "partitions", "pause")
 BASE = ("one", "two")
 GUEST = "guest"
@@ -62,6 +64,11 @@ class Fleet(Session):
     def ends(self) -> list[str]:
         """How workers ended by themselves."""
         return [end for member in self.members.values() for end in member.ends]
+
+    @property
+    def reasons(self) -> list[str]:
+        """The errors by which they ended, in a word each."""
+        return [(ERROR.findall(end) or ["unknown"])[-1] for end in self.ends]
 
     # ---- asking and feeding
 

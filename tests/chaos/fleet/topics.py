@@ -54,7 +54,9 @@ def verify_topics(work: Workload, app: str, broker: str, exports: Path, verdict:
     _once("topic currents: ids", currents, verdict)
     verdict.compare("files beside topic currents", Counter({row["id"] for row in export_rows(exports)}), currents)
     changes = read_topic(broker, f"{app}.segment-changes")
-    entered = Counter(each["external_id"] for each in changes if each["segment"] == "active" and each["change"] == "enter")
+    entered = Counter(
+        each["external_id"] for each in changes if each["segment"] == "active" and each["change"] == "enter"
+    )
     bumps = Counter(user for user, _, _ in work.wanted("bump").elements())
     sure = Counter({user: 1 for user, count in bumps.items() if count >= ACTIVE_AT})
     missing, twice = sure - entered, [user for user, count in entered.items() if count > 1]
