@@ -65,20 +65,21 @@ def wanted_of(only: str, *, quick: bool = False) -> Counter[tuple[str, str]]:
     )
 
 
+def parts_of(wanted: Mapping[tuple[str, str], int], kind: str, seed: int) -> list[list[str]]:
+    """The faults of each session of a kind, in shuffled order."""
+    names = [name for (each, name), count in sorted(wanted.items()) if each == kind for _ in range(count)]
+    random.Random(seed).shuffle(names)
+    parts = -(-len(names) // SESSION_FAULTS_MAX)
+    return [names[number::parts] for number in range(parts)]
+
+
 def jobs_of(wanted: Mapping[tuple[str, str], int], folder: Path, seed: int, broker: str, result: Tally) -> list[Job]:
     """The sessions, each verified by itself; those of brokers start their own, the others use `broker`."""
-    dice, jobs = random.Random(seed), list[Job]()
-    for kind in (BROKERS, FLEET):
-        names = [name for (each, name), count in sorted(wanted.items()) if each == kind for _ in range(count)]
-        dice.shuffle(names)
-        parts = -(-len(names) // SESSION_FAULTS_MAX)
-        for number in range(parts):
-            mine = names[number::parts]
-            where, own_seed = folder / f"{kind}-{number}", seed + number
-            if kind == FLEET:
-                jobs.append(partial(cover, where, mine, own_seed, broker, result))
-            else:
-                jobs.append(partial(cover_brokers, where, mine, own_seed, result))
+    jobs: list[Job] = []
+    for number, names in enumerate(parts_of(wanted, BROKERS, seed)):
+        jobs.append(partial(cover_brokers, folder / f"{BROKERS}-{number}", names, seed + number, result))
+    for number, names in enumerate(parts_of(wanted, FLEET, seed)):
+        jobs.append(partial(cover, folder / f"{FLEET}-{number}", names, seed + number, broker, result))
     return jobs
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.chaos.verifier import Verdict, export_rows
 from tests.chaos.workload import ACTIVE_AT, Workload
 
 READ_S_MAX = 30.0
-SHOWN_MAX = 4
+CAMPAIGNS = {"webhook": ("go", "later"), "email": ("mail",)}
 
 
 def read_topic(broker: str, topic: str) -> list[Any]:
@@ -42,22 +43,42 @@ def read_topic(broker: str, topic: str) -> list[Any]:
         consumer.close()
 
 
+@dataclass
+class Topics:
+    """What the output topics hold: sends by channel, currents, segment changes."""
+
+    sends: dict[str, list[Any]]
+    currents: list[Any]
+    changes: list[Any]
+
+
 def verify_topics(work: Workload, app: str, broker: str, exports: Path, verdict: Verdict) -> None:
+    """Read the topics, and hold them to the model and to the files."""
+    sends = {channel: read_topic(broker, f"{app}.sends.{channel}") for channel in CAMPAIGNS}
+    topics = Topics(sends, read_topic(broker, f"{app}.currents"), read_topic(broker, f"{app}.segment-changes"))
+    hold_topics(work, topics, Counter({row["id"] for row in export_rows(exports)}), verdict)
+
+
+def hold_topics(work: Workload, topics: Topics, exported: Counter[str], verdict: Verdict) -> None:
     """Sends, currents and segment changes: each decided once, and the currents are those of the files."""
-    for channel, names in (("webhook", ("go", "later")), ("email", ("mail",))):
-        sends = read_topic(broker, f"{app}.sends.{channel}")
+    for channel, names in CAMPAIGNS.items():
+        sends = topics.sends[channel]
         items = Counter((send["user"], send["campaign"], int(send["event_properties"]["n"])) for send in sends)
         wanted = sum((work.wanted(name) for name in names), Counter())
         verdict.compare(f"topic sends.{channel}", items, wanted)
         _once(f"topic sends.{channel}: dispatch ids", Counter(send["dispatch_id"] for send in sends), verdict)
-    currents = Counter(row["id"] for row in read_topic(broker, f"{app}.currents"))
+    currents = Counter(row["id"] for row in topics.currents)
     _once("topic currents: ids", currents, verdict)
-    verdict.compare("files beside topic currents", Counter({row["id"] for row in export_rows(exports)}), currents)
-    changes = read_topic(broker, f"{app}.segment-changes")
+    verdict.compare("files beside topic currents", exported, Counter(set(currents)))
+    _changes(work, topics.changes, verdict)
+
+
+def _changes(work: Workload, changes: list[Any], verdict: Verdict) -> None:
+    """Nobody leaves `active`, so whoever has bumps enough has entered it once."""
     entered = Counter(
         each["external_id"] for each in changes if each["segment"] == "active" and each["change"] == "enter"
     )
-    bumps = Counter(user for user, _, _ in work.wanted("bump").elements())
+    bumps = Counter(user for user, _, _ in work.wanted("bump"))
     sure = Counter({user: 1 for user, count in bumps.items() if count >= ACTIVE_AT})
     missing, twice = sure - entered, [user for user, count in entered.items() if count > 1]
     if missing or twice:
