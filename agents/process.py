@@ -17,6 +17,7 @@ from config.settings import Settings
 from streams.events import JSONValue
 
 STOP_S_MAX: Final = 15.0
+CANCEL_S_MAX: Final = 2.0
 EXIT_FAILED: Final = 1
 
 
@@ -51,7 +52,7 @@ async def serve(make: Callable[[], Site], work: Work) -> int:
 
     Returns:
         0. When the site fails the process ends at once with 1, and without another write: nobody knows
-        what a failed commit kept.
+        what a failed commit kept. A signal ends the start, too, however long that would wait for others.
     """
     set_up_logging()
     site = make()
@@ -59,11 +60,12 @@ async def serve(make: Callable[[], Site], work: Work) -> int:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
+    stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     try:
-        await site.start()
+        if not await _started(site, stopping):
+            return 0
         assert site.failure is not None
         working: asyncio.Future[Any] = asyncio.ensure_future(work(site, stop))
-        stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
         ended: asyncio.Future[Any] = site.failure
         await asyncio.wait([working, ended, stopping], return_when=asyncio.FIRST_COMPLETED)
         if ended.done():
@@ -77,6 +79,18 @@ async def serve(make: Callable[[], Site], work: Work) -> int:
         _deadline(STOP_S_MAX)
         await site.stop()
     return 0
+
+
+async def _started(site: Site, stopping: asyncio.Future[Any]) -> bool:
+    """Start, and return True; False if a signal came first. Raises what the start raises."""
+    starting: asyncio.Future[Any] = asyncio.ensure_future(site.start())
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        starting.result()
+        return True
+    starting.cancel()
+    await asyncio.wait([starting], timeout=CANCEL_S_MAX)
+    return False
 
 
 def _deadline(seconds: float) -> None:

@@ -7,9 +7,11 @@ import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic, sleep
 from typing import BinaryIO, Final
 
 from channels.channel import Limits, Receipt, Request
+from channels.locks import holder_of
 from streams.errors import OutsideFailing
 
 IN_FLIGHT_MAX: Final = 256
@@ -24,20 +26,25 @@ _DISPATCH: Final = {
 _LENGTH: Final = re.compile(rb"^X-Headrace-Length: (\d+)$", re.MULTILINE)
 _DATE: Final = re.compile(rb"^Date: (.+)$", re.MULTILINE)
 _TAIL_BYTES: Final = 4 * 1024 * 1024
+_LOOK_S: Final = 0.005
+LOCK_S_MAX: Final = 30.0
+"""Of waiting for another worker's write: more than the default session twice, after which a frozen one is replaced."""
 
 
 class Outbox:
     """A provider that appends to a file, which several workers may share. A torn tail of a crash is cut.
 
-    Attempts made at the same time are written, and synced, together.
+    Attempts made at the same time are written, and synced, together. One that stands still while it holds the
+    file stops those that wait for it: they say who it is after `lock_s_max` seconds.
     """
 
     name = "outbox"
     limits = Limits(IN_FLIGHT_MAX, IN_FLIGHT_MAX, IN_FLIGHT_MAX)
 
-    def __init__(self, folder: Path, channel: str) -> None:
+    def __init__(self, folder: Path, channel: str, *, lock_s_max: float = LOCK_S_MAX) -> None:
         """Open or create the channel's file. Raises OutsideFailing when the disk refuses."""
         self.path = folder / FILE_NAMES[channel]
+        self._lock_s_max = lock_s_max
         self._channel = channel
         self._lock = asyncio.Lock()
         self._waiting: list[Request] = []
@@ -87,7 +94,7 @@ class Outbox:
         """
         try:
             with self.path.open("r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                self._claim(file)
                 if file.seek(0, os.SEEK_END) != self._size:  # somebody else has written, perhaps not to the end
                     _cut_torn_tail(file, is_mbox=self._channel == "email")
                     self._foreign_end = file.tell()
@@ -99,6 +106,22 @@ class Outbox:
                 self._size = file.tell()
         except OSError as error:
             raise OutsideFailing(f"{self.path}: {error.strerror}; free the disk, then start again") from error
+
+    def _claim(self, file: BinaryIO) -> None:
+        """Lock the file, in a thread: nobody else appends until it is closed."""
+        deadline = monotonic() + self._lock_s_max
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if monotonic() > deadline:
+                    raise OutsideFailing(
+                        f"{self.path}: {holder_of(file)} has held it for {self._lock_s_max:.0f} s; wake or end that "
+                        "process, then start again"
+                    ) from None
+                sleep(_LOOK_S)
+            else:
+                return
 
     def _dispatch_ids(self, file: BinaryIO, since: int) -> set[str]:
         """Every dispatch id in the file from there on; an entry begins there."""

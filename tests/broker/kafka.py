@@ -77,6 +77,8 @@ class Broker:
     brings the same broker back. A broker that somebody else runs (`Broker.at`) is only ever talked to.
     """
 
+    ready_s_max = READY_S_MAX
+
     def __init__(
         self,
         folder: Path,
@@ -223,14 +225,14 @@ class Broker:
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None
-        deadline = time.monotonic() + READY_S_MAX
+        deadline = time.monotonic() + self.ready_s_max
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise BrokerFailedError(f"the broker ended with {self._process.returncode}\n{self._tail()}")
             if _listens(self._ports[0]) and _answers(self.address):
                 return
             time.sleep(0.05)
-        raise BrokerFailedError(f"the broker did not answer within {READY_S_MAX} s\n{self._tail()}")
+        raise BrokerFailedError(f"the broker did not answer within {self.ready_s_max} s\n{self._tail()}")
 
     def _tail(self) -> str:
         logs = (path for path in (self.folder / "console.log", self.log_path) if path.exists())

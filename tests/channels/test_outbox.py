@@ -1,12 +1,17 @@
 """The demo outbox: mails that an independent reader reads, each dispatch once, torn tails cut."""
 
 import asyncio
+import fcntl
 import mailbox
+import multiprocessing
+import os
+import signal
 import threading
 from contextlib import closing
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +19,7 @@ from channels.channel import Request
 from channels.mail_address import MailAddress
 from channels.mime import Mail, build_mail
 from channels.outbox import Outbox
+from streams.errors import OutsideFailing
 
 
 def read_mails(path: Path) -> list[Message]:
@@ -102,3 +108,37 @@ async def test_what_waited_while_another_wrote_is_not_written_again(
 
     assert writes == [1, 1]
     assert frozen.path.read_bytes().splitlines() == [request.body for request in requests]
+
+
+def hold(path: Path, held: Any) -> None:
+    """Lock a file in this process, and stand still."""
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        held.set()
+        signal.pause()
+
+
+async def test_one_that_stands_still_with_the_file_is_named_and_waited_for_no_longer_than_stated(
+    tmp_path: Path,
+) -> None:
+    """Behind a worker frozen amid its write another gives up in time, and says which process to wake or to end."""
+    outbox = Outbox(tmp_path, "webhook", lock_s_max=0.2)
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    holder = context.Process(target=hold, args=(outbox.path, held))
+    holder.start()
+    try:
+        assert await asyncio.to_thread(held.wait, 20)
+        assert holder.pid is not None
+        os.kill(holder.pid, signal.SIGSTOP)
+        request = Request(IDS[0], "", f'{{"dispatch_id":"{IDS[0]}"}}'.encode())
+        async with asyncio.timeout(5):
+            with pytest.raises(OutsideFailing, match=rf"process {holder.pid}, which is stopped .*wake or end"):
+                await outbox.attempt(request)
+        assert outbox.path.read_bytes() == b""
+    finally:
+        holder.kill()
+        holder.join()
+
+    await outbox.attempt(request)
+    assert outbox.path.read_bytes() == request.body + b"\n"

@@ -106,8 +106,8 @@ def find(target: str) -> tuple[Any, str]:
     return owner, name
 
 
-def arm(point: Point, call: int, mark: Path) -> None:
-    """Kill this process at the given call of the step; `mark` is created just before."""
+def arm(point: Point, call: int, mark: Path, act: Callable[[Path], None] | None = None) -> None:
+    """Kill this process, or let `act` hit it, at the given call of the step; `mark` is created just before."""
     owner, name = find(point.target)
     real: Callable[..., Any] = getattr(owner, name)
     calls = 0
@@ -116,7 +116,7 @@ def arm(point: Point, call: int, mark: Path) -> None:
         nonlocal calls
         calls += side == "before"
         if side == point.side and calls >= call:
-            die(mark)
+            (act or die)(mark)
 
     async def wait(*args: Any, **kwargs: Any) -> Any:
         at("before")

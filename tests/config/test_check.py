@@ -46,3 +46,10 @@ def test_half_a_guard_is_refused_without_its_secret(given: dict[str, str], says:
         load_settings({f"HEADRACE_KAFKA_{name}": value for name, value in given.items()})
     assert "hidden" not in str(refused.value)
     assert "headrace" not in str(refused.value)
+
+
+def test_a_session_shorter_than_brokers_take_is_refused_here() -> None:
+    """Below Kafka's own `group.min.session.timeout.ms` no worker could join: the setting says so first."""
+    assert load_settings({"HEADRACE_SESSION_S": "6"}).session_s == 6
+    with pytest.raises(SettingsError, match=r"HEADRACE_SESSION_S='5\.9'.*6"):
+        load_settings({"HEADRACE_SESSION_S": "5.9"})

@@ -1,0 +1,67 @@
+"""Steps at which a worker is killed while partitions change hands, or frozen for longer than its session."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.points import Point
+
+ENGINE: Final = "agents.engine.engine:Engine"
+TRANSPORT: Final = "agents.engine.kafka.transport:KafkaTransport"
+STOPPING_S: Final = 0.5
+"""A process of several threads does not stop at once: until then this one must not go on."""
+
+CRASHES: Final[dict[str, Point]] = {
+    "revoked": Point("agents.engine.kafka.membership:MemberConsumer.on_partitions_revoked", "before"),
+    "release.before": Point(f"{ENGINE}.release", "before"),
+    "resting": Point("agents.delivery.agent:Delivery.rest", "after"),
+    "suspended": Point(f"{TRANSPORT}.suspend", "after"),
+    "release.after": Point(f"{ENGINE}.release", "after"),
+    "assigned": Point(f"{ENGINE}.hold", "after"),
+    "closing": Point(f"{ENGINE}._close", "before"),
+    "closed": Point(f"{ENGINE}._close", "after"),
+    "opening": Point(f"{ENGINE}._open", "before"),
+    "fenced": Point("agents.engine.kafka.transport:restore", "before"),
+    "restored": Point("agents.engine.kafka.transport:restore", "after"),
+    "opened": Point(f"{ENGINE}._open", "after"),
+    "settled": Point("agents.delivery.agent:settle_uncertain", "after"),
+    "flowing": Point(f"{ENGINE}._flow", "before"),
+}
+"""While a rebalance goes on, at whose second call after the start it ends: the first one opened the partitions."""
+
+FREEZES: Final[dict[str, Point]] = {
+    "confirming": Point(f"{TRANSPORT}.confirm", "before", 30),
+    "committing": Point("aiokafka:AIOKafkaProducer.commit_transaction", "before", 30),
+    "committed": Point("aiokafka:AIOKafkaProducer.commit_transaction", "after", 30),
+    "writing": Point("tables.store:Store.write", "before", 30),
+    "recorded": Point("agents.delivery.agent:Delivery._record", "after", 10),
+    "linking": Point("channels.sinks.avro_files:_link", "before", 3),
+    "linked": Point("channels.sinks.avro_files:_link", "after", 3),
+    "cursor": Point("agents.export:Export._advance", "before", 3),
+    "intake": Point("agents.intake:Intake.handle", "before", 10),
+}
+"""At a call of the first so many after the start."""
+
+
+def steps() -> dict[str, Point]:
+    """Every step, by name."""
+    return CRASHES | FREEZES
+
+
+def freezes() -> Callable[[Path], None]:
+    """Stop this process once, as SIGSTOP from outside would; `mark` is created just before."""
+    stops = [signal.SIGSTOP]
+
+    def stop(mark: Path) -> None:
+        if stops:
+            number = stops.pop()
+            mark.touch()
+            os.kill(os.getpid(), number)
+            time.sleep(STOPPING_S)
+
+    return stop
