@@ -51,10 +51,11 @@ class Subject:
         self._ending: asyncio.Task[int] | None = None
         self.pid = 0
 
-    async def start(self, point: str = "", call: int = 1) -> None:
-        """Begin a life, to be killed at that call of the point."""
+    async def start(self, point: str = "", call: int = 1, inside: str = "") -> None:
+        """Begin a life, to be killed at that call of the point; `inside` names a fault that comes from within."""
         session = self._session
         session.mark.unlink(missing_ok=True)
+        session.acknowledged.clear()
         order = {
             "environment": session.environment,
             "arguments": ["worker" if session.broker else "run"],
@@ -63,6 +64,9 @@ class Subject:
             "call": call,
             "mark": str(session.mark),
             "bug": session.bug,
+            "inside": inside,
+            "seed": session.dice.randrange(1 << 32),
+            "folder": str(session.folder),
             "log": str(session.folder / "log"),
         }
         assert self._process.stdin is not None
@@ -99,13 +103,14 @@ class Session:
         self.work = Workload(seed)
         self.dice = random.Random(seed)
         self.mark = folder / "mark"
-        self.app = f"chaos{seed}-{os.getpid()}"
+        self.app = f"chaos-{folder.name}-{os.getpid()}"
         self.calls: list[tuple[float, str, bytes]] = []
+        self.acknowledged: list[tuple[float, list[dict[str, Any]]]] = []
         self._again: list[dict[str, Any]] = self.work.arrivals()
         self._parts = 0
         write_workspace(folder / "workspace", self.work.extra_at)
         hooks.answer = self._answer
-        self._producer = Producer({"bootstrap.servers": broker, "enable.idempotence": True}) if broker else None
+        self._producer = Producer({"bootstrap.servers": broker, "enable.idempotence": True, "log_level": 2}) if broker else None
 
     @property
     def data(self) -> Path:
@@ -165,10 +170,17 @@ class Session:
             self._again = [event for event in events if "id" in event]
             raise
         self.work.told(events, acknowledged=True)
+        self.acknowledged.append((time.time(), events))
         self._again = []
         self._parts += 1
         if not self._parts % FLUSH_EVERY:
             await self.ask("flush")
+
+    def doubt_after(self, seconds: float) -> None:
+        """What this life acknowledged after that time may be gone: offer it again, except what has no id."""
+        doubted = [event for acked_s, events in self.acknowledged if acked_s >= seconds for event in events]
+        self.work.told(doubted, acknowledged=False)
+        self._again = [event for event in doubted if "id" in event] + self._again
 
     async def _append(self, events: list[dict[str, Any]]) -> None:
         rows = []

@@ -1,7 +1,7 @@
 """The product under test: a process that has everything imported, and forks one life of it after the other.
 
-Each line on stdin is JSON (environment, arguments, point, call, mark, bug, log); the answer is the life's
-process id at once, and its exit code when it has ended.
+Each line on stdin is JSON (environment, arguments, point, call, mark, bug, inside, seed, folder, log); the answer
+is the life's process id at once, and its exit code when it has ended.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.inside import befall
 from tests.chaos.planted import plant
 from tests.chaos.points import arm, points_of
 
@@ -27,6 +28,8 @@ def live(order: dict[str, Any]) -> int:
         os.dup2(source, target)
     if order["bug"]:
         plant(order["bug"])
+    if order["inside"]:
+        befall(order["inside"], order["seed"], Path(order["folder"]))
     if order["point"]:
         arm(points_of(order["transport"])[order["point"]], order["call"], Path(order["mark"]))
     code: int = importlib.import_module("app").main(order["arguments"])
