@@ -22,6 +22,7 @@ from tests.chaos.hunting import cover, hunt
 from tests.chaos.plan import Wanted, full, quick, sessions
 from tests.chaos.planted import BUGS
 from tests.chaos.result import Result
+from tests.chaos.soak import SOAK_S, soak
 
 Job = Callable[[], Awaitable[None]]
 
@@ -35,6 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--kafka", type=int, default=3, help="hits of each point on Kafka")
     parser.add_argument("--bugs", default="all", help="planted bugs to hunt: all, none, or names with commas between")
     parser.add_argument("--only", default="", help="only points whose name begins so")
+    parser.add_argument("--soak", type=float, default=SOAK_S, help="seconds of a long life on each transport; 0: none")
     parser.add_argument("--at-once", type=int, default=3, help="sessions side by side; they mostly wait")
     parser.add_argument("--keep", type=Path, help="work in this folder, and keep what failed")
     return parser.parse_args()
@@ -45,6 +47,12 @@ def bugs_of(asked: argparse.Namespace) -> list[str]:
     if asked.quick or asked.bugs == "none":
         return []
     return sorted(BUGS) if asked.bugs == "all" else asked.bugs.split(",")
+
+
+def soaks_of(asked: argparse.Namespace, wanted: Wanted, address: str) -> list[tuple[str, str]]:
+    """Transport and broker of each long life."""
+    transports = sorted({transport for transport, _ in wanted}) if asked.soak and not asked.quick else []
+    return [(transport, address if transport == "kafka" else "") for transport in transports]
 
 
 def wanted_of(asked: argparse.Namespace) -> Wanted:
@@ -91,6 +99,8 @@ async def run(asked: argparse.Namespace, folder: Path) -> int:
         for number, (transport, names) in enumerate(sessions(wanted, asked.seed)):
             where, broker = folder / f"{transport}-{number}", address if transport == "kafka" else ""
             jobs.append(partial(cover, where, names, asked.seed + number, broker, result))
+        for transport, broker in soaks_of(asked, wanted, address):
+            jobs.append(partial(soak, folder / f"soak-{transport}", asked.seed, broker, asked.soak, result))
         jobs += [partial(hunt, folder / f"bug-{name}", name, asked.seed, result) for name in bugs]
         await together(jobs, asked.at_once, result)
     result.miss(wanted)

@@ -109,6 +109,15 @@ def _syncs_noted(dice: random.Random, folder: Path) -> None:
     setattr(owner, name, sync)
 
 
+def _small_buffers(dice: random.Random, folder: Path) -> None:
+    """The store's buffers are full within seconds: what still grows then is a leak."""
+    store = importlib.import_module("tables.store")
+    sizes = {"WRITE_BUFFERS_BYTES": 4, "WRITE_BUFFER_BYTES": 1, "CACHE_BYTES": 8, "WAL_BYTES_MAX": 4}
+    for name, mebibytes in sizes.items():
+        getattr(store, name)
+        setattr(store, name, mebibytes << 20)
+
+
 INSIDE: Final[dict[str, Callable[[random.Random, Path], None]]] = {
     "clock_steps": _clock_steps,
     "loop_blocks": _loop_blocks,
@@ -118,6 +127,7 @@ INSIDE: Final[dict[str, Callable[[random.Random, Path], None]]] = {
     "commit_unanswered": _producer("commit_transaction", after=True),
     "batch_refused": _refused,
     "syncs_noted": _syncs_noted,
+    "small_buffers": _small_buffers,
 }
 """By name; each takes the dice of its life and the session's folder."""
 

@@ -26,6 +26,7 @@ from streams.definitions import read_definitions
 from streams.errors import HeadraceError
 from tests.channels.mail_server import MailServer, mail_server
 from tests.channels.test_http import Endpoint, serving
+from tests.chaos.outputs import read_topic
 from tests.chaos.verifier import Found, Verdict, items_of, verify
 from tests.chaos.workload import Workload, write_workspace
 
@@ -34,9 +35,11 @@ PARTITIONS = 2
 PART = 12
 PART_S = 0.05
 FLUSH_EVERY = 4
-LIFE_S = {"embedded": 8.0, "kafka": 25.0}
+START_S_MAX = 60.0
+LIFE_S = {"embedded": 6.0, "kafka": 15.0}  # from the first answer on
 STOP_AFTER_S = 0.4
-SETTLE_S_MAX = 120.0  # a call that was refused three times is made again after 36 s
+SETTLE_S_MAX = 120.0  # without an arrival: a call that was refused three times is made again after 36 s
+SETTLE_ALL_S_MAX = 600.0
 SETTLE_BUG_S_MAX = 25.0
 ANSWER_S = 10.0
 GONE = (OSError, EOFError, HeadraceError, TimeoutError)
@@ -110,7 +113,9 @@ class Session:
         self._parts = 0
         write_workspace(folder / "workspace", self.work.extra_at)
         hooks.answer = self._answer
-        self._producer = Producer({"bootstrap.servers": broker, "enable.idempotence": True, "log_level": 2}) if broker else None
+        self._producer = (
+            Producer({"bootstrap.servers": broker, "enable.idempotence": True, "log_level": 2}) if broker else None
+        )
 
     @property
     def data(self) -> Path:
@@ -217,8 +222,7 @@ class Session:
             self.work.extra_at += 1
             write_workspace(self.folder / "workspace", self.work.extra_at)
         await subject.start(point, call)
-        deadline = time.monotonic() + LIFE_S[self.transport]
-        stop_at: float | None = None
+        deadline, stop_at = time.monotonic() + START_S_MAX, 0.0
         while not subject.has_ended and time.monotonic() < deadline:
             try:
                 await self.feed()
@@ -227,7 +231,9 @@ class Session:
             except GONE:
                 await asyncio.sleep(0.02)
                 continue
-            stop_at = stop_at or time.monotonic() + STOP_AFTER_S
+            if not stop_at:
+                stop_at = time.monotonic() + STOP_AFTER_S
+                deadline = time.monotonic() + LIFE_S[self.transport]
             if stops and time.monotonic() > stop_at:
                 await subject.end(signal.SIGTERM)
             await asyncio.sleep(PART_S)
@@ -238,17 +244,8 @@ class Session:
         """Let everything come to rest in a last life, and verify it."""
         await subject.start()
         found = Found(self.calls, [], self.folder / "exports")
-        deadline = time.monotonic() + (SETTLE_BUG_S_MAX if self.bug else SETTLE_S_MAX)
         try:
-            while time.monotonic() < deadline and not (
-                await self._is_applied() and self._again == [] and await self._is_still()
-            ):
-                with suppress(*GONE):
-                    if self._again:
-                        await self.feed()
-                if subject.has_ended:
-                    break
-                await asyncio.sleep(0.1)
+            has_settled = await self._settle(subject)
             await self.ask("flush")
             found.users = {user: await self._user(user) for user in self.work.users}
             found.dispatches = await self.ask("dispatches")
@@ -259,7 +256,29 @@ class Session:
         finally:
             await subject.end(signal.SIGTERM)
         found.mails = [content for _, _, content in self.mail.taken]
-        return verify(self.work, found)
+        for topic in ("currents", "segment-changes") if self.broker else ():
+            found.topics[topic] = await asyncio.to_thread(read_topic, self.broker, f"{self.app}.{topic}")
+        verdict = verify(self.work, found)
+        if not has_settled:
+            verdict.fault("it did not come to rest: nothing that could be seen happened for a long time")
+        return verdict
+
+    async def _settle(self, subject: Subject) -> bool:
+        """Wait until everything is at rest; False if nothing more comes before it is."""
+        patience_s = SETTLE_BUG_S_MAX if self.bug else SETTLE_S_MAX
+        began, seen = time.monotonic(), -1
+        deadline = began + patience_s
+        while not subject.has_ended and time.monotonic() < min(deadline, began + SETTLE_ALL_S_MAX):
+            with suppress(*GONE):
+                if self._again:
+                    await self.feed()
+            if await self._is_applied() and not self._again and await self._is_still():
+                return True
+            arrived = len(self.calls) + len(self.mail.taken)
+            if arrived != seen:
+                seen, deadline = arrived, time.monotonic() + patience_s
+            await asyncio.sleep(0.1)
+        return False
 
     async def _user(self, user: str) -> dict[str, Any]:
         with suppress(HeadraceError):
