@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from functools import cache
 from typing import Any, Final
 
@@ -59,9 +58,8 @@ def _failing(calls: str, error: str, files: str) -> Fault:
         )
         ended_itself = await spent(one, subject)
         code = await subject.end(signal.SIGKILL)
-        with suppress(ProcessLookupError):
-            tracer.terminate()
-        await tracer.wait()
+        async with asyncio.timeout(ATTACH_S_MAX):
+            await tracer.wait()  # it ends with what it traces
         return was_busy and ended_itself and code == 1
 
     return fault

@@ -52,7 +52,7 @@ async def cover(where: Path, names: list[str], seed: int, broker: str, result: R
 
 
 async def hunt(where: Path, name: str, seed: int, result: Result) -> None:
-    """Plant a bug, and see whether the verifier finds it."""
+    """Plant a bug, and see whether the verifier finds it, in a session that was hit at all."""
     dice, ignored = random.Random(seed), Result()
     for number in range(HUNTS_MAX):
         folder = where.with_name(f"{where.name}-{number}")
@@ -61,7 +61,7 @@ async def hunt(where: Path, name: str, seed: int, result: Result) -> None:
                 await hit(one, subject, dice.choice(BUGS[name].points), dice, ignored)
             verdict = await one.verdict(subject)
         await asyncio.to_thread(shutil.rmtree, folder)
-        if verdict.faults:
+        if verdict.faults and ignored.hits:
             result.found[name] = verdict.faults[0]
             print(f"planted {name}: found, {verdict.faults[0][:150]}", file=sys.stderr, flush=True)
             return

@@ -106,7 +106,7 @@ class Session:
         self.work = Workload(seed)
         self.dice = random.Random(seed)
         self.mark = folder / "mark"
-        self.app = f"chaos-{folder.name}-{os.getpid()}"
+        self.app = f"chaos-{zlib.crc32(folder.name.encode())}-{os.getpid()}"
         self.calls: list[tuple[float, str, bytes]] = []
         self.acknowledged: list[tuple[float, list[dict[str, Any]]]] = []
         self._again: list[dict[str, Any]] = self.work.arrivals()
