@@ -9,16 +9,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, Final
 
+from streams.errors import HeadraceError
 from tests.chaos.inside import SYNCED
-from tests.chaos.life import Fault, busy, spent
-from tests.chaos.session import Session, Subject
+from tests.chaos.life import SPENT_S, Fault, busy, spent
+from tests.chaos.session import GONE, PART_S, Session, Subject
 
 ATTACH_S_MAX: Final = 10.0
-REFUSALS_FROM: Final = 20
-"""The first calls that are let through, at most, before the disk refuses."""
+LET_THROUGH_MAX: Final = 20
+"""Of the first calls, before the disk refuses."""
 
 
 @cache
@@ -42,27 +46,57 @@ def _attaches(pid: int) -> bool:
     return b"attached" in line
 
 
-def _failing(calls: str, error: str, files: str) -> Fault:
-    """From some call on the disk answers an error for these files; the product must end, and say nothing was kept."""
-
-    async def fault(one: Session, subject: Subject) -> bool:
-        await subject.start()
-        was_busy = await busy(one, subject)
-        paths = [str(path) for path in one.data.glob(files)] if files else []
-        first = one.dice.randint(1, REFUSALS_FROM)
-        tracer = await asyncio.create_subprocess_exec(
-            *("strace", "-f", "-p", str(subject.pid), "-o", "/dev/null"),
-            *(word for path in paths for word in ("-P", path)),
-            *("-e", f"trace={calls}", "-e", f"inject={calls}:error={error}:when={first}+"),
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        ended_itself = await spent(one, subject)
-        code = await subject.end(signal.SIGKILL)
+@asynccontextmanager
+async def _failing(subject: Subject, calls: str, error: str, first: int, paths: list[str]) -> AsyncIterator[None]:
+    """From the n-th of these calls on the disk answers an error, for these paths or for all, until the life ends."""
+    tracer = await asyncio.create_subprocess_exec(
+        *("strace", "-f", "-p", str(subject.pid), "-o", "/dev/null"),
+        *(word for path in paths for word in ("-P", path)),
+        *("-e", f"trace={calls}", "-e", f"inject={calls}:error={error}:when={first}+"),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        await subject.end(signal.SIGKILL)
         async with asyncio.timeout(ATTACH_S_MAX):
             await tracer.wait()  # it ends with what it traces
+
+
+def _log_fails(call: str, error: str) -> Fault:
+    """The disk under the log refuses: the product must end by itself, and what it had not kept is not there."""
+
+    async def befall(one: Session, subject: Subject) -> bool:
+        await subject.start()
+        was_busy = await busy(one, subject)
+        paths = [str(path) for path in one.data.glob("db/*.log")]
+        async with _failing(subject, call, error, one.dice.randint(1, LET_THROUGH_MAX), paths):
+            ended_itself = await spent(one, subject)
+            code = await subject.end(signal.SIGKILL)
         return was_busy and ended_itself and code == 1
 
-    return fault
+    return befall
+
+
+def _export_fails(calls: str, error: str) -> Fault:
+    """The disk under the export files refuses: `flush` says so, or the product ends; later the file is there, once."""
+
+    async def befall(one: Session, subject: Subject) -> bool:
+        await subject.start()
+        was_busy = await busy(one, subject)
+        deadline = time.monotonic() + SPENT_S
+        async with _failing(subject, calls, error, one.dice.randint(1, 4), []):
+            while not subject.has_ended and time.monotonic() < deadline:
+                try:
+                    await one.feed()
+                    await one.ask("flush")
+                except HeadraceError:
+                    return was_busy
+                except GONE:
+                    await asyncio.sleep(PART_S)
+        return was_busy and subject.has_ended and time.monotonic() < deadline
+
+    return befall
 
 
 async def power_lost(one: Session, subject: Subject) -> bool:
@@ -92,13 +126,13 @@ def _cut(one: Session, sizes: dict[str, int]) -> None:
 
 DISK: Final[dict[str, Fault]] = {"fault: power loss": power_lost}
 TRACED: Final[dict[str, Fault]] = {
-    "fault: disk full under the log (ENOSPC)": _failing("write", "ENOSPC", "db/*.log"),
-    "fault: disk fails under the log (EIO)": _failing("write", "EIO", "db/*.log"),
-    "fault: disk full under an export (ENOSPC)": _failing("link,linkat", "ENOSPC", ""),
-    "fault: disk fails under an export (EIO)": _failing("fsync", "EIO", ""),
+    "fault: disk full under the log (ENOSPC)": _log_fails("write", "ENOSPC"),
+    "fault: disk fails under the log (EIO)": _log_fails("write", "EIO"),
+    "fault: disk full under an export (ENOSPC)": _export_fails("link,linkat", "ENOSPC"),
+    "fault: disk fails under an export (EIO)": _export_fails("fsync", "EIO"),
 }
 SYNCED_ONLY: Final[dict[str, Fault]] = {
-    "fault: sync of the log fails (EIO)": _failing("fdatasync", "EIO", "db/*.log"),
+    "fault: sync of the log fails (EIO)": _log_fails("fdatasync", "EIO"),
 }
 """On Kafka nothing of ours syncs the log."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import time
@@ -45,9 +44,9 @@ async def frozen(one: Session, subject: Subject) -> bool:
     if not was_busy:
         await subject.end(signal.SIGKILL)
         return False
-    os.kill(subject.pid, signal.SIGSTOP)
+    subject.signal(signal.SIGSTOP)
     await asyncio.sleep(FROZEN_S[one.transport])
-    os.kill(subject.pid, signal.SIGCONT)
+    subject.signal(signal.SIGCONT)
     await busy(one, subject)
     await subject.end(signal.SIGTERM)
     return True

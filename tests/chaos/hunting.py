@@ -24,8 +24,12 @@ async def hit(one: Session, subject: Subject, name: str, dice: random.Random, re
     """One hit of a point; the call is chosen nearer to the first at every try that misses."""
     fault = faults_of(one.transport).get(name)
     if fault is not None:
-        result.kills += 1
-        result.hits[one.transport, name] += await fault(one, subject)
+        for _ in range(TRIES_MAX):
+            result.kills += 1
+            if await fault(one, subject):
+                result.hits[one.transport, name] += 1
+                return
+            print(f"{one.folder.name}: missed {name}", file=sys.stderr, flush=True)
         return
     point = points_of(one.transport)[name]
     for attempt in range(TRIES_MAX):

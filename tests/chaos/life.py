@@ -11,7 +11,7 @@ from tests.chaos.session import GONE, PART_S, Session, Subject
 
 BUSY_S: Final = (0.2, 1.2)
 READY_S: Final = 30.0
-SPENT_S: Final = 12.0
+SPENT_S: Final = 20.0
 
 Fault = Callable[[Session, Subject], Awaitable[bool]]
 """One life of the product; True if it befell it."""

@@ -89,12 +89,17 @@ class Subject:
     async def end(self, number: signal.Signals, timeout_s: float = 20.0) -> int:
         """Send a signal, and return the exit code; one that does not end is killed."""
         assert self._ending is not None
-        if not self._ending.done():
-            os.kill(self.pid, number)
+        self.signal(number)
         done, _ = await asyncio.wait([self._ending], timeout=timeout_s)
         if not done:
-            os.kill(self.pid, signal.SIGKILL)
+            self.signal(signal.SIGKILL)
         return await self._ending
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; to a life that is over it is nothing."""
+        if not self.has_ended:
+            with suppress(ProcessLookupError):  # over, and not told yet
+                os.kill(self.pid, number)
 
 
 class Session:
@@ -321,8 +326,7 @@ async def session(folder: Path, seed: int, broker: str = "", bug: str = "") -> A
         try:
             yield one, subject
         finally:
-            if not subject.has_ended:
-                os.kill(subject.pid, signal.SIGKILL)
+            subject.signal(signal.SIGKILL)
             assert process.stdin is not None
             process.stdin.close()
             await process.wait()
