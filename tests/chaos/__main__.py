@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--bugs", default="all", help="planted bugs to hunt: all, none, or names with commas between")
     parser.add_argument("--only", default="", help="only points whose name begins so")
     parser.add_argument("--soak", type=float, default=SOAK_S, help="seconds of a long life on each transport; 0: none")
-    parser.add_argument("--at-once", type=int, default=3, help="sessions side by side; they mostly wait")
+    parser.add_argument("--at-once", type=int, default=4, help="sessions side by side; they mostly wait")
     parser.add_argument("--keep", type=Path, help="work in this folder, and keep what failed")
     return parser.parse_args()
 
