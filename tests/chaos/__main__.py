@@ -61,9 +61,10 @@ def wanted_of(asked: argparse.Namespace) -> Wanted:
     return Wanted({place: count for place, count in wanted.items() if place[1].startswith(asked.only)})
 
 
-def broker_for(wanted: Wanted, folder: Path, stack: ExitStack) -> str:
+def broker_for(wanted: Wanted, bugs: list[str], folder: Path, stack: ExitStack) -> str:
     """The address of a Kafka if one is needed; without one, CI fails and others go on without Kafka, and say so."""
-    if not any(transport == "kafka" for transport, _ in wanted):
+    transports = {transport for transport, _ in wanted} | {BUGS[name].transport for name in bugs}
+    if "kafka" not in transports:
         return ""
     try:
         return stack.enter_context(Broker.from_environment(folder / "broker")).address
@@ -73,6 +74,7 @@ def broker_for(wanted: Wanted, folder: Path, stack: ExitStack) -> str:
         print(f"NOTHING IS KILLED ON KAFKA: {missing}", file=sys.stderr, flush=True)
         for place in [place for place in wanted if place[0] == "kafka"]:
             del wanted[place]
+        bugs[:] = [name for name in bugs if BUGS[name].transport != "kafka"]
         return ""
 
 
@@ -94,14 +96,16 @@ async def run(asked: argparse.Namespace, folder: Path) -> int:
     began, result = time.monotonic(), Result()
     wanted, bugs = wanted_of(asked), bugs_of(asked)
     with ExitStack() as stack:
-        address = await asyncio.to_thread(broker_for, wanted, folder, stack)
+        address = await asyncio.to_thread(broker_for, wanted, bugs, folder, stack)
         jobs: list[Job] = []
         for number, (transport, names) in enumerate(sessions(wanted, asked.seed)):
             where, broker = folder / f"{transport}-{number}", address if transport == "kafka" else ""
             jobs.append(partial(cover, where, names, asked.seed + number, broker, result))
         for transport, broker in soaks_of(asked, wanted, address):
             jobs.append(partial(soak, folder / f"soak-{transport}", asked.seed, broker, asked.soak, result))
-        jobs += [partial(hunt, folder / f"bug-{name}", name, asked.seed, result) for name in bugs]
+        for name in bugs:
+            broker = address if BUGS[name].transport == "kafka" else ""
+            jobs.append(partial(hunt, folder / f"bug-{name}", name, asked.seed, broker, result))
         await together(jobs, asked.at_once, result)
     result.miss(wanted)
     print(result.table())

@@ -55,12 +55,12 @@ async def cover(where: Path, names: list[str], seed: int, broker: str, result: R
         await asyncio.to_thread(shutil.rmtree, where)
 
 
-async def hunt(where: Path, name: str, seed: int, result: Result) -> None:
+async def hunt(where: Path, name: str, seed: int, broker: str, result: Result) -> None:
     """Plant a bug, and see whether the verifier finds it, in a session that was hit at all."""
     dice, ignored = random.Random(seed), Result()
     for number in range(HUNTS_MAX):
         folder = where.with_name(f"{where.name}-{number}")
-        async with session(folder, seed + number, bug=name) as (one, subject):
+        async with session(folder, seed + number, broker, name) as (one, subject):
             for _ in range(HUNT_KILLS):
                 await hit(one, subject, dice.choice(BUGS[name].points), dice, ignored)
             verdict = await one.verdict(subject)

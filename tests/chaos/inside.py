@@ -109,13 +109,22 @@ def _syncs_noted(dice: random.Random, folder: Path) -> None:
     setattr(owner, name, sync)
 
 
+SMALL: Final = {
+    "tables.store:WRITE_BUFFERS_BYTES": 4 << 20,
+    "tables.store:WRITE_BUFFER_BYTES": 1 << 20,
+    "tables.store:CACHE_BYTES": 8 << 20,
+    "tables.store:WAL_BYTES_MAX": 4 << 20,
+    "tables.log:TAIL_BYTES_MAX": 32 << 10,
+    "agents.status.board:HISTORY_MAX": 20,
+}
+"""Limits of what may grow, so small that a minute fills it: what grows then is a leak."""
+
+
 def _small_buffers(dice: random.Random, folder: Path) -> None:
-    """The store's buffers are full within seconds: what still grows then is a leak."""
-    store = importlib.import_module("tables.store")
-    sizes = {"WRITE_BUFFERS_BYTES": 4, "WRITE_BUFFER_BYTES": 1, "CACHE_BYTES": 8, "WAL_BYTES_MAX": 4}
-    for name, mebibytes in sizes.items():
-        getattr(store, name)
-        setattr(store, name, mebibytes << 20)
+    """Everything that has a limit is at it within a minute."""
+    for target, size in SMALL.items():
+        owner, name = find(target)
+        setattr(owner, name, size)
 
 
 INSIDE: Final[dict[str, Callable[[random.Random, Path], None]]] = {

@@ -17,12 +17,13 @@ LATE: Final[list[asyncio.Task[None]]] = []
 
 
 class Bug(NamedTuple):
-    """The law it breaks, the function it replaces, and the crash points that bring it to light."""
+    """The law it breaks, the function it replaces, and the crash points and faults that bring it to light."""
 
     law: str
     target: str
     patch: Patch
     points: tuple[str, ...]
+    transport: str = "embedded"
 
 
 def _commit_before_ack(real: Any) -> Any:
@@ -113,6 +114,24 @@ def _name_by_chance(real: Any) -> Any:
     return object_name
 
 
+def _unsynced(real: Any) -> Any:
+    async def sync(self: Any) -> None:
+        return
+
+    return sync
+
+
+def _commit_later(real: Any) -> Any:
+    async def commit_transaction(self: Any) -> None:
+        async def commit() -> None:
+            await asyncio.sleep(LATE_S)
+            await real(self)
+
+        LATE.append(asyncio.create_task(commit()))
+
+    return commit_transaction
+
+
 def _early(real: Any) -> Any:
     return lambda self, until_ms: real(self, until_ms + 1_500)
 
@@ -172,6 +191,19 @@ BUGS: Final[dict[str, Bug]] = {
         "tables.due:DueIndex.stage",
         _always(None),
         ("users.commit.after", "fold.after"),
+    ),
+    "sync_left_out": Bug(
+        "the log is synced before a dispatch is attempted",
+        "agents.engine.embedded:EmbeddedTransport.sync",
+        _unsynced,
+        ("fault: power loss",),
+    ),
+    "state_before_commit": Bug(
+        "the store is written when the transaction is committed",
+        "aiokafka:AIOKafkaProducer.commit_transaction",
+        _commit_later,
+        ("write_batch.after", "users.commit.after"),
+        "kafka",
     ),
     "id_forgotten": Bug("an id is applied once", "streams.users:seen_before", _always(False), ("append.after",)),
 }
