@@ -13,6 +13,7 @@ from tests.chaos.points import find
 
 Patch = Callable[[Any], Any]
 LATE_S: Final = 0.3
+EARLY_MS: Final = 1_900
 LATE: Final[list[asyncio.Task[None]]] = []
 
 
@@ -133,7 +134,7 @@ def _commit_later(real: Any) -> Any:
 
 
 def _early(real: Any) -> Any:
-    return lambda self, until_ms: real(self, until_ms + 1_500)
+    return lambda self, until_ms: real(self, until_ms + EARLY_MS)
 
 
 def _always(answer: Any) -> Patch:
@@ -185,7 +186,12 @@ BUGS: Final[dict[str, Bug]] = {
         _name_by_chance,
         ("export.rename.after", "export.cursor.before"),
     ),
-    "timer_early": Bug("no timer fires before it is due", "streams.fold:Fold.fire_next", _early, ("timer.after",)),
+    "timer_early": Bug(
+        "no timer fires before it is due",
+        "streams.fold:Fold.fire_next",
+        _early,
+        ("timer.after", "fault: kill -9 at random", "fault: SIGTERM"),
+    ),
     "timer_not_stored": Bug(
         "timers are kept with their row",
         "tables.due:DueIndex.stage",
