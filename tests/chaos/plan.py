@@ -49,11 +49,12 @@ def quick(seed: int) -> Wanted:
 
 
 def sessions(wanted: Wanted, seed: int) -> list[tuple[str, list[str]]]:
-    """Transport and points of each session, in shuffled order, Kafka's first: they take longest."""
-    dice, cut = random.Random(seed), []
-    for transport in ("kafka", "embedded"):
+    """Transport and points of each session, in shuffled order; those of both transports spread over the whole run."""
+    dice, placed = random.Random(seed), []
+    for transport, kills in KILLS_MAX.items():
         names = [name for (at, name), count in sorted(wanted.items()) if at == transport for _ in range(count)]
         dice.shuffle(names)
-        parts = -(-len(names) // KILLS_MAX[transport])
-        cut += [(transport, names[number::parts]) for number in range(parts)]
-    return cut
+        parts = -(-len(names) // kills)
+        placed += [(number / parts, transport, names[number::parts]) for number in range(parts)]
+    placed.sort(key=lambda each: (each[0], -len(each[1])))
+    return [(transport, names) for _, transport, names in placed]
