@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -94,6 +95,9 @@ async def together(jobs: list[Job], at_once: int, result: Result) -> None:
 async def run(asked: argparse.Namespace, folder: Path) -> int:
     """Everything that was asked for."""
     began, result = time.monotonic(), Result()
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # what runs below it ends with it
     wanted, bugs = wanted_of(asked), bugs_of(asked)
     with ExitStack() as stack:
         address = await asyncio.to_thread(broker_for, wanted, bugs, folder, stack)
