@@ -101,12 +101,13 @@ async def run(asked: argparse.Namespace, folder: Path) -> int:
     wanted, bugs = wanted_of(asked), bugs_of(asked)
     with ExitStack() as stack:
         address = await asyncio.to_thread(broker_for, wanted, bugs, folder, stack)
-        jobs: list[Job] = []
+        jobs: list[Job] = [
+            partial(soak, folder / f"soak-{transport}", asked.seed, broker, asked.soak, result)
+            for transport, broker in soaks_of(asked, wanted, address)
+        ]
         for number, (transport, names) in enumerate(sessions(wanted, asked.seed)):
             where, broker = folder / f"{transport}-{number}", address if transport == "kafka" else ""
             jobs.append(partial(cover, where, names, asked.seed + number, broker, result))
-        for transport, broker in soaks_of(asked, wanted, address):
-            jobs.append(partial(soak, folder / f"soak-{transport}", asked.seed, broker, asked.soak, result))
         for name in bugs:
             broker = address if BUGS[name].transport == "kafka" else ""
             jobs.append(partial(hunt, folder / f"bug-{name}", name, asked.seed, broker, result))

@@ -10,17 +10,19 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
-from aiohttp import web
+from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
+from tests.agents.nodes import free_port
 from tests.chaos.disk import disk_faults
-from tests.chaos.inside import BLOCK_S
 from tests.chaos.life import Fault, busy, spent
-from tests.chaos.session import GONE, Session, Subject
+from tests.chaos.session import Session, Subject
 
 FROZEN_S: Final = {"embedded": 2.0, "kafka": 12.0}
 """On Kafka twice the session of a member."""
 
 BLOCKED: Final = "the event loop does not turn"
+BLOCKED_COMPONENT: Final = "Event loop"
+STATUS_S_MAX: Final = 20.0
 
 
 async def killed(one: Session, subject: Subject) -> bool:
@@ -58,6 +60,17 @@ async def refused(one: Session, subject: Subject) -> bool:
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         one.calls.append((time.time(), request.headers["Idempotency-Key"], await request.read()))
         return web.Response(status=one.dice.choice((429, 500)), headers={"Retry-After": "1"})
+
+    return await _with(one, subject, answer)
+
+
+async def reset(one: Session, subject: Subject) -> bool:
+    """For a whole life every webhook's connection is reset, and nothing was taken."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()
 
     return await _with(one, subject, answer)
 
@@ -120,21 +133,27 @@ async def clock_set(one: Session, subject: Subject) -> bool:
 
 
 async def blocked(one: Session, subject: Subject) -> bool:
-    """Something holds the event loop: the watchdog's thread says so and where, and nothing is lost."""
-    before = (await asyncio.to_thread(_log, one)).count(BLOCKED)
-    await subject.start(inside="loop_blocks")
+    """Something holds the event loop: the watchdog's thread says so, then the status page too, and nothing is lost."""
+    port = free_port()
+    await subject.start(inside="loop_blocks", http=f"127.0.0.1:{port}")
     was_busy = await busy(one, subject)
-    deadline = time.monotonic() + 3 * BLOCK_S
-    told = before
-    while told == before and time.monotonic() < deadline:
-        with suppress(*GONE):
-            await one.feed()
-        told = (await asyncio.to_thread(_log, one)).count(BLOCKED)
-    return await subject.end(signal.SIGTERM) == 0 and was_busy and told > before
+    said = await _status_says(BLOCKED_COMPONENT, f"http://127.0.0.1:{port}/status.json")
+    logged = BLOCKED in await asyncio.to_thread((one.folder / "log").read_text, "utf-8", "replace")
+    return await subject.end(signal.SIGTERM) == 0 and was_busy and said and logged
 
 
-def _log(one: Session) -> str:
-    return (one.folder / "log").read_text("utf-8", "replace")
+async def _status_says(component: str, url: str) -> bool:
+    """Whether the status names a component as stalled before long."""
+    deadline = time.monotonic() + STATUS_S_MAX
+    async with ClientSession(timeout=ClientTimeout(total=STATUS_S_MAX)) as client:
+        while time.monotonic() < deadline:
+            with suppress(OSError, ClientError, TimeoutError):
+                async with client.get(url) as answer:
+                    found = (await answer.json())["components"]
+                if any(each["component"] == component and each["state"] == "STALL" for each in found):
+                    return True
+            await asyncio.sleep(0.1)
+    return False
 
 
 def _within(name: str) -> Fault:
@@ -172,6 +191,7 @@ _ANY: Final[dict[str, Fault]] = {
     "fault: SIGTERM": stopped,
     "fault: frozen and woken": frozen,
     "fault: webhooks answer 429, 500": refused,
+    "fault: webhooks are reset": reset,
     "fault: webhooks drop after taking": dropped,
     "fault: webhooks hang": hung,
     "fault: mails answer 451": _mails("end-451"),

@@ -54,13 +54,16 @@ class Subject:
         self._ending: asyncio.Task[int] | None = None
         self.pid = 0
 
-    async def start(self, point: str = "", call: int = 1, inside: str = "") -> None:
-        """Begin a life, to be killed at that call of the point; `inside` names a fault that comes from within."""
+    async def start(self, point: str = "", call: int = 1, inside: str = "", http: str = "") -> None:
+        """Begin a life, to be killed at that call of the point; `inside` names a fault that comes from within.
+
+        `http` is where it serves its status; nowhere if empty.
+        """
         session = self._session
         session.mark.unlink(missing_ok=True)
         session.acknowledged.clear()
         order = {
-            "environment": session.environment,
+            "environment": session.environment | {"HEADRACE_HTTP": http},
             "arguments": ["worker" if session.broker else "run"],
             "transport": session.transport,
             "point": point,

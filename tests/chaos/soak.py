@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from tests.chaos.result import Result
 from tests.chaos.session import GONE, PART_S, Session, Subject, session
 
-SOAK_S: Final = 150.0
+SOAK_S: Final = 240.0
 WARM_SHARE: Final = 1 / 3
 """Of the life, which caches need to fill."""
 
