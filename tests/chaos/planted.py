@@ -13,16 +13,18 @@ from tests.chaos.points import find
 
 Patch = Callable[[Any], Any]
 LATE_S: Final = 0.3
+EARLY_MS: Final = 1_900
 LATE: Final[list[asyncio.Task[None]]] = []
 
 
 class Bug(NamedTuple):
-    """The law it breaks, the function it replaces, and the crash points that bring it to light."""
+    """The law it breaks, the function it replaces, and the crash points and faults that bring it to light."""
 
     law: str
     target: str
     patch: Patch
     points: tuple[str, ...]
+    transport: str = "embedded"
 
 
 def _commit_before_ack(real: Any) -> Any:
@@ -113,8 +115,26 @@ def _name_by_chance(real: Any) -> Any:
     return object_name
 
 
+def _unsynced(real: Any) -> Any:
+    async def sync(self: Any) -> None:
+        return
+
+    return sync
+
+
+def _commit_later(real: Any) -> Any:
+    async def commit_transaction(self: Any) -> None:
+        async def commit() -> None:
+            await asyncio.sleep(LATE_S)
+            await real(self)
+
+        LATE.append(asyncio.create_task(commit()))
+
+    return commit_transaction
+
+
 def _early(real: Any) -> Any:
-    return lambda self, until_ms: real(self, until_ms + 1_500)
+    return lambda self, until_ms: real(self, until_ms + EARLY_MS)
 
 
 def _always(answer: Any) -> Patch:
@@ -166,12 +186,30 @@ BUGS: Final[dict[str, Bug]] = {
         _name_by_chance,
         ("export.rename.after", "export.cursor.before"),
     ),
-    "timer_early": Bug("no timer fires before it is due", "streams.fold:Fold.fire_next", _early, ("timer.after",)),
+    "timer_early": Bug(
+        "no timer fires before it is due",
+        "streams.fold:Fold.fire_next",
+        _early,
+        ("timer.after", "fault: kill -9 at random", "fault: SIGTERM"),
+    ),
     "timer_not_stored": Bug(
         "timers are kept with their row",
         "tables.due:DueIndex.stage",
         _always(None),
         ("users.commit.after", "fold.after"),
+    ),
+    "sync_left_out": Bug(
+        "the log is synced before a dispatch is attempted",
+        "agents.engine.embedded:EmbeddedTransport.sync",
+        _unsynced,
+        ("fault: power loss",),
+    ),
+    "state_before_commit": Bug(
+        "the store is written when the transaction is committed",
+        "aiokafka:AIOKafkaProducer.commit_transaction",
+        _commit_later,
+        ("write_batch.after", "users.commit.after"),
+        "kafka",
     ),
     "id_forgotten": Bug("an id is applied once", "streams.users:seen_before", _always(False), ("append.after",)),
 }

@@ -26,6 +26,7 @@ from streams.definitions import read_definitions
 from streams.errors import HeadraceError
 from tests.channels.mail_server import MailServer, mail_server
 from tests.channels.test_http import Endpoint, serving
+from tests.chaos.outputs import read_topic
 from tests.chaos.verifier import Found, Verdict, items_of, verify
 from tests.chaos.workload import Workload, write_workspace
 
@@ -34,9 +35,11 @@ PARTITIONS = 2
 PART = 12
 PART_S = 0.05
 FLUSH_EVERY = 4
-LIFE_S = {"embedded": 8.0, "kafka": 25.0}
+START_S_MAX = 60.0
+LIFE_S = {"embedded": 6.0, "kafka": 15.0}  # from the first answer on
 STOP_AFTER_S = 0.4
-SETTLE_S_MAX = 120.0  # a call that was refused three times is made again after 36 s
+SETTLE_S_MAX = 120.0  # without an arrival: a call that was refused three times is made again after 36 s
+SETTLE_ALL_S_MAX = 600.0
 SETTLE_BUG_S_MAX = 25.0
 ANSWER_S = 10.0
 GONE = (OSError, EOFError, HeadraceError, TimeoutError)
@@ -51,18 +54,25 @@ class Subject:
         self._ending: asyncio.Task[int] | None = None
         self.pid = 0
 
-    async def start(self, point: str = "", call: int = 1) -> None:
-        """Begin a life, to be killed at that call of the point."""
+    async def start(self, point: str = "", call: int = 1, inside: str = "", http: str = "") -> None:
+        """Begin a life, to be killed at that call of the point; `inside` names a fault that comes from within.
+
+        `http` is where it serves its status; nowhere if empty.
+        """
         session = self._session
         session.mark.unlink(missing_ok=True)
+        session.acknowledged.clear()
         order = {
-            "environment": session.environment,
+            "environment": session.environment | {"HEADRACE_HTTP": http},
             "arguments": ["worker" if session.broker else "run"],
             "transport": session.transport,
             "point": point,
             "call": call,
             "mark": str(session.mark),
             "bug": session.bug,
+            "inside": inside,
+            "seed": session.dice.randrange(1 << 32),
+            "folder": str(session.folder),
             "log": str(session.folder / "log"),
         }
         assert self._process.stdin is not None
@@ -82,12 +92,17 @@ class Subject:
     async def end(self, number: signal.Signals, timeout_s: float = 20.0) -> int:
         """Send a signal, and return the exit code; one that does not end is killed."""
         assert self._ending is not None
-        if not self._ending.done():
-            os.kill(self.pid, number)
+        self.signal(number)
         done, _ = await asyncio.wait([self._ending], timeout=timeout_s)
         if not done:
-            os.kill(self.pid, signal.SIGKILL)
+            self.signal(signal.SIGKILL)
         return await self._ending
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; to a life that is over it is nothing."""
+        if not self.has_ended:
+            with suppress(ProcessLookupError):  # over, and not told yet
+                os.kill(self.pid, number)
 
 
 class Session:
@@ -99,13 +114,16 @@ class Session:
         self.work = Workload(seed)
         self.dice = random.Random(seed)
         self.mark = folder / "mark"
-        self.app = f"chaos{seed}-{os.getpid()}"
+        self.app = f"chaos-{zlib.crc32(folder.name.encode())}-{os.getpid()}"
         self.calls: list[tuple[float, str, bytes]] = []
+        self.acknowledged: list[tuple[float, list[dict[str, Any]]]] = []
         self._again: list[dict[str, Any]] = self.work.arrivals()
         self._parts = 0
         write_workspace(folder / "workspace", self.work.extra_at)
         hooks.answer = self._answer
-        self._producer = Producer({"bootstrap.servers": broker, "enable.idempotence": True}) if broker else None
+        self._producer = (
+            Producer({"bootstrap.servers": broker, "enable.idempotence": True, "log_level": 2}) if broker else None
+        )
 
     @property
     def data(self) -> Path:
@@ -165,10 +183,17 @@ class Session:
             self._again = [event for event in events if "id" in event]
             raise
         self.work.told(events, acknowledged=True)
+        self.acknowledged.append((time.time(), events))
         self._again = []
         self._parts += 1
         if not self._parts % FLUSH_EVERY:
             await self.ask("flush")
+
+    def doubt_after(self, seconds: float) -> None:
+        """What this life acknowledged after that time may be gone: offer it again, except what has no id."""
+        doubted = [event for acked_s, events in self.acknowledged if acked_s >= seconds for event in events]
+        self.work.told(doubted, acknowledged=False)
+        self._again = [event for event in doubted if "id" in event] + self._again
 
     async def _append(self, events: list[dict[str, Any]]) -> None:
         rows = []
@@ -205,8 +230,7 @@ class Session:
             self.work.extra_at += 1
             write_workspace(self.folder / "workspace", self.work.extra_at)
         await subject.start(point, call)
-        deadline = time.monotonic() + LIFE_S[self.transport]
-        stop_at: float | None = None
+        deadline, stop_at = time.monotonic() + START_S_MAX, 0.0
         while not subject.has_ended and time.monotonic() < deadline:
             try:
                 await self.feed()
@@ -215,7 +239,9 @@ class Session:
             except GONE:
                 await asyncio.sleep(0.02)
                 continue
-            stop_at = stop_at or time.monotonic() + STOP_AFTER_S
+            if not stop_at:
+                stop_at = time.monotonic() + STOP_AFTER_S
+                deadline = time.monotonic() + LIFE_S[self.transport]
             if stops and time.monotonic() > stop_at:
                 await subject.end(signal.SIGTERM)
             await asyncio.sleep(PART_S)
@@ -226,17 +252,8 @@ class Session:
         """Let everything come to rest in a last life, and verify it."""
         await subject.start()
         found = Found(self.calls, [], self.folder / "exports")
-        deadline = time.monotonic() + (SETTLE_BUG_S_MAX if self.bug else SETTLE_S_MAX)
         try:
-            while time.monotonic() < deadline and not (
-                await self._is_applied() and self._again == [] and await self._is_still()
-            ):
-                with suppress(*GONE):
-                    if self._again:
-                        await self.feed()
-                if subject.has_ended:
-                    break
-                await asyncio.sleep(0.1)
+            has_settled = await self._settle(subject)
             await self.ask("flush")
             found.users = {user: await self._user(user) for user in self.work.users}
             found.dispatches = await self.ask("dispatches")
@@ -247,7 +264,29 @@ class Session:
         finally:
             await subject.end(signal.SIGTERM)
         found.mails = [content for _, _, content in self.mail.taken]
-        return verify(self.work, found)
+        for topic in ("currents", "segment-changes") if self.broker else ():
+            found.topics[topic] = await asyncio.to_thread(read_topic, self.broker, f"{self.app}.{topic}")
+        verdict = verify(self.work, found)
+        if not has_settled:
+            verdict.fault("it did not come to rest: nothing that could be seen happened for a long time")
+        return verdict
+
+    async def _settle(self, subject: Subject) -> bool:
+        """Wait until everything is at rest; False if nothing more comes before it is."""
+        patience_s = SETTLE_BUG_S_MAX if self.bug else SETTLE_S_MAX
+        began, seen = time.monotonic(), -1
+        deadline = began + patience_s
+        while not subject.has_ended and time.monotonic() < min(deadline, began + SETTLE_ALL_S_MAX):
+            with suppress(*GONE):
+                if self._again:
+                    await self.feed()
+            if await self._is_applied() and not self._again and await self._is_still():
+                return True
+            arrived = len(self.calls) + len(self.mail.taken)
+            if arrived != seen:
+                seen, deadline = arrived, time.monotonic() + patience_s
+            await asyncio.sleep(0.1)
+        return False
 
     async def _user(self, user: str) -> dict[str, Any]:
         with suppress(HeadraceError):
@@ -290,8 +329,7 @@ async def session(folder: Path, seed: int, broker: str = "", bug: str = "") -> A
         try:
             yield one, subject
         finally:
-            if not subject.has_ended:
-                os.kill(subject.pid, signal.SIGKILL)
+            subject.signal(signal.SIGKILL)
             assert process.stdin is not None
             process.stdin.close()
             await process.wait()

@@ -32,6 +32,8 @@ class Found:
     users: dict[str, dict[str, Any]] = field(default_factory=dict)
     dispatches: list[dict[str, Any]] = field(default_factory=list)
     totals: dict[str, Any] = field(default_factory=dict)
+    topics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Values of the output topics, by name, as another client read them; of Kafka alone."""
 
 
 @dataclass
@@ -69,7 +71,11 @@ def verify(work: Workload, found: Found) -> Verdict:
     _calls(work, found, verdict)
     _mails(work, found, verdict)
     bumps = _exports(work, rows, verdict)
-    _state(work, found, bumps, verdict)
+    counts = _state(work, found, bumps, verdict)
+    if found.topics:
+        ids = Counter(row["id"] for row in rows)
+        verdict.compare("currents topic", Counter(value["id"] for value in found.topics["currents"]), ids)
+        _changes(work, counts, found.topics["segment-changes"], verdict)
     if found.totals["dead_letters"]:
         verdict.fault(f"{found.totals['dead_letters']} dead letters, and nothing sent was bad")
     return verdict
@@ -158,8 +164,23 @@ def _named(work: Workload) -> Counter[Item]:
     return sum((work.wanted(name) for name in NAMES if name != "bump"), Counter())
 
 
-def _state(work: Workload, found: Found, bumps: Counter[Item], verdict: Verdict) -> None:
-    """Counts, attributes and memberships equal the model's fold."""
+def _changes(work: Workload, counts: Counter[tuple[str, str]], changes: list[dict[str, Any]], verdict: Verdict) -> None:
+    """Of each user and segment: enter, leave, enter …, up to the membership that the model has; `active` once."""
+    seen: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for change in changes:
+        seen[change["external_id"], change["segment"]].append(change["change"])
+    for user in work.users:
+        for segment, threshold in (("active", ACTIVE_AT), ("extra", work.extra_at)):
+            is_member = counts[user, "bump"] >= threshold
+            have = seen[user, segment]
+            want = ["enter", "leave"] * (len(have) // 2 + 1)
+            want = want[: len(have)]
+            if have != want or (len(have) % 2 == 1) != is_member or (segment == "active" and len(have) != is_member):
+                verdict.fault(f"segment-changes: {user} {segment}: {have}, {is_member=}")
+
+
+def _state(work: Workload, found: Found, bumps: Counter[Item], verdict: Verdict) -> Counter[tuple[str, str]]:
+    """Counts, attributes and memberships equal the model's fold; returns its counts of each user and event."""
     counts = Counter((user, name) for user, name, _ in (_named(work) + bumps).elements())
     for user in work.users:
         row = found.users.get(user)
@@ -179,3 +200,4 @@ def _state(work: Workload, found: Found, bumps: Counter[Item], verdict: Verdict)
         for segment, threshold in (("active", ACTIVE_AT), ("extra", work.extra_at)):
             if (segment in row["segments"]) != (want["bump"] >= threshold):
                 verdict.fault(f"{user}: {want['bump']} bumps, and segments {list(row['segments'])}, {threshold=}")
+    return counts

@@ -106,6 +106,7 @@ class Workload:
                 self.taken.add(item)
                 self.unknown.discard(item)
             else:
+                self.taken.discard(item)
                 self.unknown.add(item)
 
     def offered(self, events: list[dict[str, Any]]) -> None:
