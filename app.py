@@ -221,6 +221,30 @@ def _send(settings: Settings, arguments: argparse.Namespace) -> int:
     return _show(arguments, {"records": count}, lambda _: f"{count:,} records sent")
 
 
+# ---- carrying elsewhere
+
+
+def _backup(settings: Settings, arguments: argparse.Namespace) -> int:
+    from agents.backup import refuse_on_kafka
+
+    refuse_on_kafka(settings)
+    answer = _ask(settings, "backup", folder=str(arguments.folder.absolute()))
+    return _show(arguments, answer, listing.tree)
+
+
+def _restore(settings: Settings, arguments: argparse.Namespace) -> int:
+    from agents.restore import restore
+    from config.clock import SystemClock
+    from streams.times import parse_duration
+
+    try:
+        hold_for_ms = parse_duration(arguments.hold_for)
+    except ValueError as error:
+        raise BadSetting(f"--hold-for: {error}") from None
+    work = restore(settings, SystemClock(), arguments.folder, hold=arguments.hold, hold_for_ms=hold_for_ms)
+    return _show(arguments, _loop(work), listing.tree)
+
+
 # ---- serving
 
 
@@ -323,6 +347,8 @@ RUNS: Final[dict[str, Run]] = {
     "sends list": _sends_list,
     "sends release": _settle,
     "sends discard": _settle,
+    "backup": _backup,
+    "restore": _restore,
     "dead-letters list": _letters_list,
     "dead-letters replay": _letters_replay,
     "config check": _config_check,

@@ -30,6 +30,7 @@ _encode: Final = msgspec.json.Encoder(decimal_format="number").encode  # a recor
 _decode: Final = msgspec.json.Decoder(dict[str, JSONValue]).decode
 _NAMESPACE: Final = "dataexport.S3.inner"
 _APP: Final = re.compile(r"[A-Za-z0-9._-]+")
+_FILE: Final = re.compile(r"event_type=([A-Za-z.]+)/date=[0-9-]+/dataexport\.([A-Za-z0-9._-]+)\+(\d+)\+(\d+)\.avro")
 _TIME_MIN_S: Final = -(2**31)
 _TIME_MAX_S: Final = 2**31 - 1
 
@@ -110,6 +111,16 @@ def object_name(event_type: str, first_time_ms: int, partition: int, first_offse
         raise BadState(f"no export file can be named after {app!r}, {partition} and {first_offset}")
     folder = f"event_type={event_type}/date={hour_of(first_time_ms)}"
     return f"{folder}/dataexport.{app}+{partition}+{first_offset:020d}.avro"
+
+
+def place_of_file(path: str, app: str) -> tuple[str, int, int] | None:
+    """Event type, partition and first offset of what `object_name` gave; None for any other path.
+
+    >>> place_of_file(object_name("users.behaviors.Purchase", 0, 3, 41, "headrace"), "headrace")
+    ('users.behaviors.Purchase', 3, 41)
+    """
+    found = _FILE.fullmatch(path)
+    return (found[1], int(found[3]), int(found[4])) if found and found[2] == app else None
 
 
 def topic_value(record: CurrentsRecord) -> bytes:

@@ -10,6 +10,7 @@ from rocksdict import (
     BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     ColumnFamily,
     IngestExternalFileOptions,
     Options,
@@ -166,6 +167,31 @@ class Store:
             self._db.flush_wal(sync=True)
         except Exception as error:
             raise OutsideFailing(f"{self._path}: {_refused(error)}") from error
+
+    def settle(self) -> None:
+        """Write what is in memory into files, so that a checkpoint has little to do; call it in a thread.
+
+        Raises:
+            OutsideFailing: the disk refuses.
+        """
+        try:
+            for family in self._families.values():
+                family.flush()
+        except Exception as error:
+            raise OutsideFailing(f"{self._path}: {_refused(error)}") from error
+
+    def checkpoint(self, path: Path) -> None:
+        """The database as of this moment in a new folder, by hard links where it is on the same filesystem.
+
+        Holds the GIL while it writes what is in memory, which takes milliseconds just after `settle`.
+
+        Raises:
+            OutsideFailing: the disk refuses, or the folder exists.
+        """
+        try:
+            Checkpoint(self._db).create_checkpoint(str(path))
+        except Exception as error:
+            raise OutsideFailing(f"{path}: RocksDB makes no checkpoint there ({error})") from error
 
     def size_bytes(self) -> int:
         """Bytes of live data in all families, as RocksDB estimates them."""

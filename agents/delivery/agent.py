@@ -11,6 +11,7 @@ from agents.delivery.outcomes import outcome_of, settle_uncertain
 from agents.delivery.permits import Permits
 from agents.delivery.pump import Pump
 from agents.delivery.rendering import Rendering
+from agents.delivery.uncertain import holds, uncertain
 from agents.delivery.writer import Stage, Writer
 from agents.engine.engine import Engine
 from agents.engine.slices import Slice
@@ -24,6 +25,7 @@ from streams.sends import Send, decode_send
 from tables.dispatches import Dispatch, Dispatches
 from tables.partition import UsersView
 from tables.positions import read_position, stage_position
+from tables.restored import read_restored
 from tables.store import Batch
 
 NAME: Final = "delivery"
@@ -47,6 +49,7 @@ class Delivery:
         self._engine = engine
         self._providers = providers
         self._permits = Permits(UsersView(engine.store), workspaces)
+        self._restored = read_restored(engine.store)
         self._rendering = Rendering(workspaces, engine.settings.webhook_url or "")
         self._at_once = {name: asyncio.Semaphore(each.limits.at_once) for name, each in providers.items()}
         self._pumps = {
@@ -157,6 +160,10 @@ class Delivery:
                 if refusal:
                     table.move(batch, dispatch, "aborted", now_ms)
                     outputs.append(outcome_of(piece.partition, dispatch, "aborted"))
+                elif reason := self._why_uncertain(dispatch):
+                    dispatch.reason = reason
+                    table.move(batch, dispatch, "held", now_ms)
+                    outputs.append(outcome_of(piece.partition, dispatch, "held"))
                 elif table.is_next(dispatch) and self._pumps[dispatch.channel].reserve(dispatch):
                     self._attempting(batch, table, dispatch)
                     started.append(dispatch)
@@ -172,6 +179,13 @@ class Delivery:
             raise
         for dispatch in started:
             self._pumps[dispatch.channel].use(piece.partition, dispatch)
+
+    def _why_uncertain(self, dispatch: Dispatch) -> str:
+        """Why a new dispatch is held: the folder is a restored one, whose original may have sent it already."""
+        restored = self._restored
+        if restored is None or dispatch.decided_ms > restored.until_ms:
+            return ""
+        return uncertain(restored) if holds(restored, dispatch.channel, self._engine.settings) else ""
 
     # ---- attempting
 

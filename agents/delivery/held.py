@@ -1,5 +1,6 @@
 """Held dispatches: nobody knows whether they were sent, and an operator decides."""
 
+from collections.abc import Callable
 from typing import Final, cast
 
 from agents.delivery.outcomes import outcome_of
@@ -8,7 +9,7 @@ from agents.engine.engine import Engine
 from config.clock import Clock
 from streams.errors import BadSetting
 from streams.records import Output
-from tables.dispatches import Dispatches, State
+from tables.dispatches import RUNNING, Dispatches, State
 from tables.store import Batch
 
 ALL: Final = "*"
@@ -49,5 +50,31 @@ async def change_held_offline(engine: Engine, dispatch_id: str, state: str) -> i
         table = Dispatches(engine.store, partition)
         writer = Writer(engine, partition, table, lambda channels: None, failures.append)
         count += await change_held(table, writer, dispatch_id, state, engine.clock)
+        await writer.close()
+    return count
+
+
+async def hold_open(engine: Engine, concerns: Callable[[str], bool], reason: str) -> int:
+    """Hold every dispatch of the channels concerned that would be attempted; of a folder that no worker uses."""
+    failures: list[BaseException] = []
+    count = 0
+    for partition in range(engine.settings.partitions):
+        table = Dispatches(engine.store, partition)
+        for _ in table.load():
+            pass
+        writer = Writer(engine, partition, table, lambda channels: None, failures.append)
+        names = [each.dispatch_id for each in table.all() if each.state in RUNNING and concerns(each.channel)]
+
+        def stage(batch: Batch, outputs: list[Output], *, table: Dispatches = table, names: list[str] = names) -> None:
+            now_ms = engine.clock.now_ms()
+            for dispatch in table.open(names[:PART]):
+                dispatch.updated_ms, dispatch.reason = now_ms, reason
+                table.move(batch, dispatch, "held", now_ms)
+                outputs.append(outcome_of(table.partition, dispatch, "held"))
+            del names[:PART]
+
+        count += len(names)
+        while names:
+            await writer.change(stage)
         await writer.close()
     return count

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 LIMIT_MAX: Final = 100_000
+HOLDS: Final = ("unkeyed", "all", "none")
 
 Add = Callable[..., argparse.ArgumentParser]
 
@@ -39,6 +40,7 @@ def arguments_parser(description: str) -> argparse.ArgumentParser:
     check = _adder(add("config", "the settings"), "config ")
     check("check", "every setting in force, and where it comes from")
     _add_definitions(add("definitions", "workspaces: segments and campaigns"))
+    _add_moves(add)
     return parser
 
 
@@ -67,6 +69,23 @@ def _add_definitions(parser: argparse.ArgumentParser) -> None:
     verbs("apply", "put a workspace folder into force; users who exist are brought to it by a scan", folder)
     verbs("status", "how far a change of definitions is built over the users who exist, per partition")
     verbs("schema", "print the JSON Schema of a workspace's files")
+
+
+def _add_moves(add: Add) -> None:
+    """Commands that carry a data folder elsewhere."""
+    add("backup", "copy a data folder of the embedded log, while it runs", _word("folder", "to make", type=Path))
+    hold = {
+        **_word("--hold", "what may have been sent since and now waits for `sends release`", default="unkeyed"),
+        "choices": HOLDS,
+    }
+    more = _word("--hold-for", "hold so much beyond now, where lost events are sent again", default="0s", metavar="2h")
+    add(
+        "restore",
+        "make HEADRACE_DATA, which must not exist, of a backup",
+        _word("folder", "of it", type=Path),
+        hold,
+        more,
+    )
 
 
 def _adder(parser: argparse.ArgumentParser, prefix: str, *, required: bool = True) -> Add:

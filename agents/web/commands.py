@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from inspect import isawaitable, signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 import msgspec
 
+from agents.backup import back_up
 from agents.delivery.held import change_held_offline
 from agents.status.families import families_of
 from agents.web.dead_letters import DeadLetters
@@ -33,6 +35,10 @@ class _ApplyArgs(msgspec.Struct, forbid_unknown_fields=True):
 
 class _HeldArgs(msgspec.Struct, forbid_unknown_fields=True):
     dispatch_id: str
+
+
+class _BackupArgs(msgspec.Struct, forbid_unknown_fields=True):
+    folder: str
 
 
 class _PauseArgs(msgspec.Struct, forbid_unknown_fields=True):
@@ -101,6 +107,14 @@ def _pause(node: "Node") -> JSONValue:
         wanted = msgspec.convert(args, _PauseArgs)
         await node.workspaces.pause(wanted.campaign, paused=wanted.paused)
         return wanted.paused
+
+    return run
+
+
+def _backup(node: "Node") -> JSONValue:
+    async def run(args: dict[str, Any]) -> dict[str, Any]:
+        folder = Path(msgspec.convert(args, _BackupArgs).folder)
+        return await back_up(node.settings, node.store, node.engine.clock, folder)
 
     return run
 
@@ -190,6 +204,7 @@ COMMANDS: Final = {
     "flush": _flush,
     "reload": _reload,
     "pause": _pause,
+    "backup": _backup,
     "release": _held("release", "pending"),
     "discard": _held("discard", "aborted"),
     "partitions": _partitions,
