@@ -33,9 +33,9 @@ scan-proof: .venv/.dev-stamp ## a definition over a million users, killed twice,
 chaos: .venv/.dev-stamp ## kill the product at every crash point and verify what came out; QUICK=1 for the short run
 	@.venv/bin/python -m tests.chaos $(if $(QUICK),--quick) $(ARGS)
 
-browser: .venv/.dev-stamp ## install axe, with which the browser tests check pages, and run them
-	@npm install --silent --no-save --prefix .venv axe-core@4.10.3
-	@.venv/bin/python -m pytest tests/browser $(ARGS)
+browser: .venv/.dev-stamp ## the status page in Chromium, on three widths; SCREENSHOTS=folder keeps what was seen
+	@$(if $(SCREENSHOTS),mkdir -p $(SCREENSHOTS) && SCREENSHOTS=$(SCREENSHOTS)) \
+		.venv/bin/python -m pytest -n 0 tests/browser tests/broker/test_dead_worker_page.py $(ARGS)
 
 check: .venv/.dev-stamp ## lint, format, types, layers, dependencies, spelling
 	.venv/bin/ruff check .
@@ -92,6 +92,8 @@ $(shell test -x .venv/bin/python || rm -f .venv/.made)
 	@echo 'headrace: installing the tools for tests and checks into .venv' >&2
 	@mv .venv/.made .venv/.busy
 	@$(call requirements,["dependency-groups"]["dev"]) > .venv/dev.txt
+	@$(call requirements,["dependency-groups"]["dev-data"]) > .venv/dev-data.txt
 	@$(PIP) -r .venv/dev.txt >&2
+	@$(PIP) --no-deps -r .venv/dev-data.txt >&2
 	@mv .venv/.busy .venv/.made
 	@touch $@
