@@ -7,7 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test simulate browser bench scan-proof chaos check fmt schema clean
+.PHONY: help demo demo-once test simulate alarms browser bench scan-proof chaos check fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -32,6 +32,9 @@ scan-proof: .venv/.dev-stamp ## a definition over a million users, killed twice,
 
 chaos: .venv/.dev-stamp ## kill the product at every crash point and verify what came out; QUICK=1 for the short run
 	@.venv/bin/python -m tests.chaos $(if $(QUICK),--quick) $(ARGS)
+
+alarms: .venv/.dev-stamp ## break a fleet under a real Prometheus: its alerts must fire then, and only then
+	@.venv/bin/python -m tests.deploy.alarms $(ARGS)
 
 browser: .venv/.dev-stamp ## the status page in Chromium, on three widths; SCREENSHOTS=folder keeps what was seen
 	@$(if $(SCREENSHOTS),mkdir -p $(SCREENSHOTS) && SCREENSHOTS=$(SCREENSHOTS)) \

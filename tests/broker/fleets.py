@@ -23,13 +23,15 @@ WAIT_S = 60.0
 LOOK_S = 0.05
 STOP_S_MAX = 30
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+REFUSAL = ANSWER.replace(b"200 OK", b"503 Service Unavailable")
 
 
 class Provider:
-    """Takes every connection and answers 200, or nothing at all while it `hangs`."""
+    """Takes every connection and answers 200, 503 to every other while it `fails`, nothing at all while it `hangs`."""
 
     def __init__(self) -> None:
         self.hangs = False
+        self.fails = False
         self.answered = 0
         self._open: list[asyncio.StreamWriter] = []
         self._server: asyncio.Server | None = None
@@ -68,7 +70,7 @@ class Provider:
             ]
             await reader.readexactly(int(sizes[0]) if sizes else 0)
             self.answered += 1
-            writer.write(ANSWER)
+            writer.write(REFUSAL if self.fails and self.answered % 2 else ANSWER)
             await writer.drain()
         writer.close()
 
@@ -125,6 +127,18 @@ class Fleet:
         finally:
             killing.cancel()
             await asyncio.gather(killing, return_exceptions=True)
+
+    @asynccontextmanager
+    async def frozen(self, number: int) -> AsyncIterator[None]:
+        """Let a worker stand still, and go on at the end."""
+        pid = self.worker(number)
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 @asynccontextmanager
