@@ -7,7 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test simulate browser bench scan-proof isolation chaos check fmt schema clean
+.PHONY: help demo demo-once test simulate alarms browser bench scan-proof isolation chaos check fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -36,9 +36,12 @@ isolation: .venv/.dev-stamp ## how late events are while a scan over a million u
 chaos: .venv/.dev-stamp ## kill the product at every crash point and verify what came out; QUICK=1 for the short run
 	@.venv/bin/python -m tests.chaos $(if $(QUICK),--quick) $(ARGS)
 
-browser: .venv/.dev-stamp ## install axe, with which the browser tests check pages, and run them
-	@npm install --silent --no-save --prefix .venv axe-core@4.10.3
-	@.venv/bin/python -m pytest tests/browser $(ARGS)
+alarms: .venv/.dev-stamp ## break a fleet under a real Prometheus: its alerts must fire then, and only then
+	@.venv/bin/python -m tests.deploy.alarms $(ARGS)
+
+browser: .venv/.dev-stamp ## the status page in Chromium, on three widths; SCREENSHOTS=folder keeps what was seen
+	@$(if $(SCREENSHOTS),mkdir -p $(SCREENSHOTS) && SCREENSHOTS=$(SCREENSHOTS)) \
+		.venv/bin/python -m pytest -n 0 tests/browser tests/broker/test_dead_worker_page.py $(ARGS)
 
 check: .venv/.dev-stamp ## lint, format, types, layers, dependencies, spelling
 	.venv/bin/ruff check .
@@ -95,6 +98,8 @@ $(shell test -x .venv/bin/python || rm -f .venv/.made)
 	@echo 'headrace: installing the tools for tests and checks into .venv' >&2
 	@mv .venv/.made .venv/.busy
 	@$(call requirements,["dependency-groups"]["dev"]) > .venv/dev.txt
+	@$(call requirements,["dependency-groups"]["dev-data"]) > .venv/dev-data.txt
 	@$(PIP) -r .venv/dev.txt >&2
+	@$(PIP) --no-deps -r .venv/dev-data.txt >&2
 	@mv .venv/.busy .venv/.made
 	@touch $@

@@ -9,9 +9,10 @@ from typing import Any, Final
 import faust
 from prometheus_client import generate_latest
 
+from agents.canary import Canary
 from agents.definitions import Workspaces
 from agents.delivery.agent import Delivery
-from agents.delivery.providers import providers_of
+from agents.delivery.providers import canaries_of, providers_of
 from agents.disk import Disk
 from agents.engine.agent import Agent
 from agents.engine.engine import Engine
@@ -92,7 +93,9 @@ class Node:
         settings, engine = self.settings, self.engine
         read_retention(settings.retention)  # refused here rather than at the first look
         self.users = Users(engine, self.workspaces)
-        self.delivery = Delivery(engine, self.workspaces, providers_of(settings))
+        providers = providers_of(settings)
+        self.delivery = Delivery(engine, self.workspaces, providers)
+        self.canary = Canary(engine, canaries_of(providers), settings.canary_s)
         folder = settings.exports_folder
         self.export = Export(engine, AvroFiles(folder, settings.app) if folder else None)
         agents: list[Agent] = [Intake(engine), self.users, self.delivery]
@@ -128,6 +131,7 @@ class Node:
         self._watch(self.engine.watch_faust)
         self._watch(self.gauges.run)
         self._watch(self.board.run)
+        self._watch(self.canary.run)
         if self.settings.on_kafka:
             from agents.engine.kafka.membership import publish_positions  # noqa: PLC0415  # only where it is used
 

@@ -81,6 +81,12 @@ WORKER_RESTARTS: Final = _counter("worker_restarts_total", "Times a worker ended
 COMMIT_SECONDS: Final = _histogram("commit_seconds", "Time of one transaction on Kafka, from its begin.")
 CHANGELOG_BYTES: Final = _counter("changelog_bytes_total", "Bytes of state appended to the changelog.")
 RESTORED_RECORDS: Final = _counter("restored_records_total", "Changelog records applied when partitions opened.")
+CANARY_SECONDS: Final = _histogram("canary_seconds", "Event to message of the canary, from append to attempt.")
+CANARY_WAITING_SECONDS: Final = _gauge(
+    "canary_waiting_seconds", "How long the canary under way in a partition has been.", "partition"
+)
+CANARY_INTERVAL_SECONDS: Final = _gauge("canary_interval_seconds", "How often a canary is sent; 0: never.")
+CANARIES_SENT: Final = _counter("canaries_sent_total", "Canaries that set out.")
 DOOR_OBJECTS: Final = _counter("door_objects_total", "Objects that the door has taken.", "array")
 EXPORT_ROWS: Final = _counter("export_rows_total", "Rows in finished export files.", "sink")
 EXPORT_FILES: Final = _counter("export_files_total", "Finished export files.", "sink")

@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     scan_users_per_s: Annotated[
         int, Field(ge=1, le=1_000_000, description="Rows per second and worker that new definitions are built over.")
     ] = 5_000
+    canary_s: Annotated[
+        float, Field(ge=0, le=3_600, description="How often each worker times a canary, event to message; 0: never.")
+    ] = 0
     workers: Annotated[int, Field(ge=1, le=64, description="Worker processes, on Kafka.")] = 1
     retention: Annotated[
         str, Field(description="What the embedded log keeps of topics, as topic=age/bytes with commas between.")

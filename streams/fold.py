@@ -6,12 +6,12 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-from streams import users
+from streams import canary, users
 from streams.builds import Build, difference
 from streams.effects import CurrentsRecord, Effect, Refused, SegmentChange
 from streams.errors import BadInput, BadState
 from streams.events import Attributes, CustomEvent, Event, Purchase
-from streams.mailbox import Cause, Happening, Letter, Outcome, Step, Switch, Tick
+from streams.mailbox import Cause, Happening, Letter, Outcome, Probe, Step, Switch, Tick
 from streams.profiles.row import User, new_user
 from streams.scans import Scan, Turn, bring_up
 from streams.sends import Send
@@ -152,6 +152,8 @@ class Fold:
                 pass
         elif isinstance(letter, Switch) and letter.version > position.version:
             self._switch(letter.version)
+        elif isinstance(letter, Probe):
+            self.effects.append(canary.send(letter, position.version, now_ms))
 
     def _switch(self, version: int) -> None:
         """Go over to a version; where it changes what rows are decided by, and there are any, a scan begins."""

@@ -11,6 +11,9 @@ HANG_S: Final = 5.0
 """An attempt that waits so long for its provider is named, long before it is given up."""
 
 LATE_S: Final = 5.0
+CANARY_S: Final = 10.0
+"""A canary that has been under way for so long has met something that stands still."""
+
 FAILING_RATIO: Final = 0.1
 DEAD_LETTER_RATIO: Final = 0.01
 BLOCKED_S: Final = 1.0
@@ -77,6 +80,9 @@ class Facts(msgspec.Struct, frozen=True):
     dead_letters: dict[str, float] = {}
     records: float = 0.0
     blocked_s: float = 0.0
+    canary_every_s: float = 0.0
+    canary_waiting_s: float = 0.0
+    canary_p99_s: float | None = None
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -96,6 +102,7 @@ def findings(facts: Facts) -> list[Finding]:
         *_readers(facts.readers),
         *(_channel(channel, facts.at_ms) for channel in facts.channels),
         *_timers(facts),
+        *_canary(facts),
         _dead_letters(facts),
     ]
     return sorted(found, key=lambda each: -STATUSES.index(each.state))
@@ -188,6 +195,21 @@ def _timers(facts: Facts) -> Iterator[Finding]:
         late = facts.overdue_s >= LATE_S
         why = f"the oldest is {facts.overdue_s:.0f} s late" if late else "none is late"
         yield Finding("Timers", "WARN" if late else "OK", why)
+
+
+def _canary(facts: Facts) -> Iterator[Finding]:
+    """How the canary does, where there is one."""
+    waiting_s, p99_s = facts.canary_waiting_s, facts.canary_p99_s
+    if not facts.canary_every_s:
+        return
+    if waiting_s >= CANARY_S:
+        yield Finding("Canary", "STALL", f"has been under way for {waiting_s:.0f} s: an event became no message")
+    elif p99_s is not None and p99_s >= LATE_S:
+        yield Finding("Canary", "WARN", f"needs {p99_s:.1f} s from event to message")
+    else:
+        yield Finding(
+            "Canary", "OK", "is sent" if p99_s is None else f"event to message in {p99_s * 1000:.0f} ms (p99)"
+        )
 
 
 def _dead_letters(facts: Facts) -> Finding:

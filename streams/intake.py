@@ -52,6 +52,8 @@ def route(record: Record, topic_id: str, partition: int, partitions: int, clock:
     )
     if reading.end is not None:
         outputs.append(Output(topics.MAILBOX.name, partition, None, pack(Tick(reading.end.at_ms))))
+    if reading.probe is not None:
+        outputs.append(Output(topics.MAILBOX.name, partition, None, pack(reading.probe)))
     return outputs
 
 

@@ -70,7 +70,14 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
     to: str | None
 
 
-Letter: TypeAlias = Happening | Outcome | Tick | Switch | Step
+class Probe(msgspec.Struct, frozen=True, array_like=True, tag="probe"):
+    """A canary passes: the `number`-th of the process that calls itself `sender`. It changes nothing."""
+
+    sender: str
+    number: int
+
+
+Letter: TypeAlias = Happening | Outcome | Tick | Switch | Step | Probe
 
 _decoder: Final = msgspec.msgpack.Decoder(Letter)
 

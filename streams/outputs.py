@@ -21,7 +21,7 @@ def to_outputs(effects: Iterable[Effect], partition: int) -> list[Output]:
 
 def _send(effect: Effect, partition: int) -> Output:
     assert isinstance(effect, Send)
-    return Output(topics.SENDS[effect.channel].name, partition, effect.user.encode(), to_json(effect))
+    return Output(topics.sends_topic(effect.channel), partition, effect.user.encode() or None, to_json(effect))
 
 
 class _Change(msgspec.Struct, omit_defaults=True):

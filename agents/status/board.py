@@ -10,6 +10,7 @@ from agents.status.families import Family
 from agents.status.lag import MS
 from agents.status.numbers import Numbers, quantile
 from config.clock import Clock
+from streams import canary
 from streams.health import Channel, Facts, Finding, Reader, Worker, findings, headline
 from streams.lag_status import SAMPLE_MS, worst
 
@@ -57,6 +58,7 @@ class Board:
         self._look: Look | None = None
         self._facts: Facts | None = None
         self._found: list[Finding] = []
+        self._restoring: dict[str, int] = {}
 
     async def run(self) -> None:
         """Look for as long as the process lives."""
@@ -74,6 +76,8 @@ class Board:
         last = self._moments[-1] if self._moments else None
         self._moments.append(_Moment(look.at_ms, numbers, lag, _shown(look.at_ms, numbers, last)))
         self._facts = self._gather(look, numbers)
+        left = self._facts.restoring
+        self._restoring = {at: max(count, self._restoring.get(at, 0)) for at, count in left.items()}
         self._found = self._dated(findings(self._facts), look.at_ms)
 
     def _gather(self, look: Look, numbers: Numbers) -> Facts:
@@ -96,6 +100,9 @@ class Board:
             dead_letters={reason: count for (reason,), count in letters.items() if count},
             records=read.get(("intake",), 0.0),
             blocked_s=numbers.most("headrace_loop_blocked_seconds"),
+            canary_every_s=numbers.most("headrace_canary_interval_seconds"),
+            canary_waiting_s=numbers.most("headrace_canary_waiting_seconds"),
+            canary_p99_s=quantile(numbers.rise(before, "headrace_canary_seconds_bucket", "le"), QUANTILES[-1]),
         )
 
     @property
@@ -146,6 +153,15 @@ class Board:
                 for (reason,), count in sorted(letters.items())
             ],
             "partitions": {"assigned": facts.assigned, "opened": facts.opened, "restoring": facts.restoring},
+            "restore": [
+                {"partition": int(at), "left": facts.restoring[at], "most": most}
+                for at, most in sorted(self._restoring.items(), key=lambda each: int(each[0]))
+            ],
+            "canary": {
+                "on": facts.canary_every_s > 0,
+                "waiting_s": facts.canary_waiting_s,
+                "p99_s": facts.canary_p99_s,
+            },
             "segments": freshness,
             "timers": {"overdue_s": facts.overdue_s, "next_s": min(due, default=None)},
             "now": self._moments[-1].shown,
@@ -170,7 +186,7 @@ _READER: Final = tuple(field.name for field in msgspec.structs.fields(Reader))
 
 
 def _channels(numbers: Numbers) -> set[str]:
-    return {channel for (channel,) in numbers.by("headrace_sends_in_flight_max", "channel")}
+    return {channel for (channel,) in numbers.by("headrace_sends_in_flight_max", "channel")} - {canary.CHANNEL}
 
 
 def _channel(name: str, numbers: Numbers, outcomes: dict[tuple[str, ...], float]) -> Channel:
@@ -190,22 +206,27 @@ def _channel(name: str, numbers: Numbers, outcomes: dict[tuple[str, ...], float]
     )
 
 
+_TOLD: Final = ("sent", "retry", "failed")
+_COLUMNS: Final = ("events_per_s", "sends_per_s", "failed_per_s", "refused_per_s", "p50", "p95", "p99", "canary_s")
+
+
 def _shown(at_ms: int, numbers: Numbers, last: _Moment | None) -> dict[str, Any]:
     """The numbers of one look that charts show, per second since the look before."""
     if last is None or at_ms <= last.at_ms:
-        return dict.fromkeys(("events_per_s", "sends_per_s", "failed_per_s", "refused_per_s", "p50", "p95", "p99"))
+        return dict.fromkeys(_COLUMNS)
     seconds = (at_ms - last.at_ms) / MS
 
     def grown(name: str, *labels: str) -> dict[tuple[str, ...], float]:
         return numbers.rise(last.numbers, name, *labels)
 
-    outcomes = grown("headrace_send_outcomes_total", "outcome")
+    outcomes = grown("headrace_send_outcomes_total", "channel", "outcome")
+    told = {kind: sum(n for (at, of), n in outcomes.items() if of == kind and at != canary.CHANNEL) for kind in _TOLD}
     ages = grown("headrace_event_age_seconds_bucket", "le")
-    bad = outcomes.get(("retry",), 0.0) + outcomes.get(("failed",), 0.0)
     return {
         "events_per_s": sum(grown("headrace_events_applied_total", "type").values()) / seconds,
-        "sends_per_s": outcomes.get(("sent",), 0.0) / seconds,
-        "failed_per_s": bad / seconds,
+        "sends_per_s": told["sent"] / seconds,
+        "failed_per_s": (told["retry"] + told["failed"]) / seconds,
         "refused_per_s": sum(grown("headrace_dead_letters_total", "reason").values()) / seconds,
         **{f"p{share * 100:.0f}": quantile(ages, share) for share in QUANTILES},
+        "canary_s": quantile(grown("headrace_canary_seconds_bucket", "le"), QUANTILES[0]),
     }

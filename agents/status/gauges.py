@@ -9,9 +9,10 @@ from aiokafka.errors import KafkaError
 
 from agents.status.board import Look
 from agents.status.families import families_of
-from agents.status.lag import MS, Key, LagWatch, Reading, Series
+from agents.status.lag import MS, Key, LagWatch, Reading
+from agents.status.series import Series
 from config import metrics
-from streams import topics
+from streams import canary, topics
 from streams.errors import OutsideFailing
 from streams.health import Worker
 from streams.lag_status import SAMPLE_MS
@@ -26,6 +27,7 @@ STUCK_MS: Final = 120_000
 """A reader that has made no progress for so long fails `/health/live`, so that a supervisor starts the worker anew."""
 
 OPEN_STATES: Final = ("pending", "attempting", "retry", "held")
+_OTHERS: Final = {canary.CAMPAIGN: canary.CHANNEL}
 _log: Final = structlog.get_logger("headrace")
 
 
@@ -75,6 +77,7 @@ class Gauges:
         self._watch_lanes(now_ms)
         self._membership()
         self._sending()
+        self._node.canary.show()
         overdue_s = self._timers(now_ms)
         self._freshness(now_ms, max(overdue_s.values(), default=0.0))
         metrics.EXPORT_WAITING.set(self._node.export.waiting)
@@ -105,7 +108,7 @@ class Gauges:
             counts.update(dict.fromkeys(((channel, state) for state in OPEN_STATES), 0))
         for table in delivery.dispatches.values():
             for name, by_state in table.counts.items():
-                channel = campaigns[name].channel if name in campaigns else "unknown"
+                channel = campaigns[name].channel if name in campaigns else _OTHERS.get(name, "unknown")
                 for state in OPEN_STATES:
                     counts[channel, state] += by_state.get(state, 0)
         self._dispatches.show(counts)

@@ -3,9 +3,8 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from prometheus_client import Gauge
-
 from agents.engine.transport import Log
+from agents.status.series import Series
 from config import metrics
 from streams.lag_status import STATUSES, Sample, Window
 from streams.policy.retention import read_retention
@@ -23,22 +22,6 @@ class Reading(NamedTuple):
 
 Key = tuple[str, str, int]
 """Agent, topic and partition."""
-
-
-class Series:
-    """A gauge whose series are exactly those last shown."""
-
-    def __init__(self, gauge: Gauge) -> None:
-        self._gauge = gauge
-        self._shown: set[tuple[str, ...]] = set()
-
-    def show(self, values: Mapping[tuple[str, ...], float]) -> None:
-        """Set these series and remove the others."""
-        for gone in self._shown.difference(values):
-            self._gauge.remove(*gone)
-        for labels, value in values.items():
-            self._gauge.labels(*labels).set(value)
-        self._shown = set(values)
 
 
 class LagWatch:

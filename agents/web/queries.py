@@ -9,7 +9,7 @@ import msgspec
 from agents.definitions import Workspaces
 from agents.engine.engine import Engine
 from agents.intake import NAME as INTAKE
-from streams import ids, topics
+from streams import canary, ids, topics
 from streams.builds import affected_segments, difference
 from streams.codec import partition_of
 from streams.errors import BadSetting
@@ -201,6 +201,8 @@ class Queries:
         answer: Answer = {name: {} for name in sorted(self._workspaces.latest.campaigns)}
         for partition in self._partitions:
             for campaign, states in Dispatches(self._store, partition).counts.items():
+                if campaign == canary.CAMPAIGN:
+                    continue
                 row = answer.setdefault(campaign, {})
                 for state, count in sorted(states.items()):
                     if not count:
@@ -218,7 +220,7 @@ class Queries:
             for each in Dispatches(self._store, partition).all(state):
                 if len(found) >= limit:
                     return found
-                if not state or each.state == state:
+                if each.campaign != canary.CAMPAIGN:
                     found.append(
                         {
                             "dispatch_id": each.dispatch_id,

@@ -4,10 +4,11 @@ from typing import Final
 
 import msgspec
 
-from streams import track
+from streams import canary, track
 from streams.depth import check_depth, may_be_deep
 from streams.errors import BadInput
 from streams.events import Event
+from streams.mailbox import Probe
 
 RECORD_BYTES_MAX: Final = 4 * 1024 * 1024
 ITEMS_MAX: Final = 10_000
@@ -43,6 +44,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     routed: list[Routed]
     rejected: list[Rejected]
     end: End | None = None
+    probe: Probe | None = None
 
 
 class _Head(msgspec.Struct):
@@ -99,12 +101,23 @@ def read_record(key: bytes | None, value: bytes, append_ms: int, *, replay: bool
         head = _read_head(value)
         if head.type == "end" and replay:
             return Reading([], [], End(track.event_time(head.time, append_ms)))
+        if head.type == canary.TYPE:
+            return _canary(value, replay=replay)
         check_depth(value, skip=_ARRAYS if head.type is None else ())
         if head.type is not None:
             return Reading([_alone(head, key, value, append_ms)], [])
     except BadInput as error:
         return Reading([], [_rejected(0, error, whole=True)])
     return _read_body(head, key, append_ms)
+
+
+def _canary(value: bytes, *, replay: bool) -> Reading:
+    """A canary's record. A replay leaves it out: how long it took then says nothing now."""
+    try:
+        probe = canary.read_event(value)
+    except msgspec.ValidationError as error:
+        raise BadInput("bad_value", "type", f"a canary that no worker sent: {error}") from None
+    return Reading([], [], probe=None if replay else probe)
 
 
 def _quick(key: bytes | None, value: bytes, append_ms: int) -> Routed | None:

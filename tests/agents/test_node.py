@@ -71,6 +71,10 @@ ELSEWHERE = {
         "EXPORT_WAITING",
         "LOG_BYTES",
         "DISK_LOW",
+        "CANARY_SECONDS",
+        "CANARY_WAITING_SECONDS",
+        "CANARY_INTERVAL_SECONDS",
+        "CANARIES_SENT",
     ),
 }
 

@@ -17,16 +17,15 @@ from config.clock import SystemClock
 from config.settings import load_settings
 from streams.health import Worker
 from tests.agents.nodes import environment, event, free_port, process, send, write_workspace
-from tests.browser.chromium import Page, browser, chromium
+from tests.browser.chromium import browser, chromium
+from tests.browser.screens import opened, says_on_every_screen
 
 pytestmark = [
     pytest.mark.skipif(chromium() is None, reason="no Chromium here: apt-get install chromium"),
     pytest.mark.timeout(120),
 ]
 
-AXE = Path(os.environ.get("AXE_CORE", ".venv/node_modules/axe-core/axe.min.js"))
 KEY = "a-test-key"
-WIDTHS = {"phone": 390, "tablet": 820, "desktop": 1280}
 FILES: dict[str, Any] = {
     "segments/fresh.yaml": {"name": "fresh", "filter": {"event": {"name": "like", "within": "1h"}}},
     "campaigns/hook.yaml": {
@@ -84,13 +83,6 @@ async def site(folder: Path, **settings: object) -> AsyncIterator[tuple[Node, st
         await node.stop()
 
 
-async def opened(page: Page, url: str) -> None:
-    """Open the page and wait for its first data."""
-    await page.call("Page.enable")
-    await page.call("Page.navigate", url=f"{url}/status")
-    await page.until("document.body && document.body.dataset.ready === 'yes'")
-
-
 async def test_the_first_screen_names_a_hanging_provider_and_a_dead_worker(tmp_path: Path) -> None:
     """While a provider hangs and a worker is dead, the first screen names both, in words, on every width."""
     shots = Path(os.environ.get("SCREENSHOTS", tmp_path))
@@ -101,34 +93,12 @@ async def test_the_first_screen_names_a_hanging_provider_and_a_dead_worker(tmp_p
             await opened(page, url)
             await page.until("document.body.innerText.includes('no answer for')")
             await asyncio.sleep(4.5)  # a few points for the charts
-            for name, width in WIDTHS.items():
-                for dark in (False, True):
-                    await page.look(width, dark=dark)
-                    await asyncio.sleep(2.2)  # the next look draws the charts for this screen
-                    first = await page.run("""[...document.querySelectorAll('#components li')]
-                        .filter((row) => row.getBoundingClientRect().bottom <= innerHeight)
-                        .map((row) => row.innerText).join('\\n')""")
-                    assert "Worker 1" in first, first
-                    assert "is dead; ended by signal 9" in first
-                    assert "Provider of webhook" in first
-                    assert "no answer for" in first
-                    wide = await page.run("document.documentElement.scrollWidth - innerWidth")
-                    assert wide <= 0, (name, wide)
-                    await page.screenshot(shots / f"status-{name}-{'dark' if dark else 'light'}.png")
-                    await no_violation(page)
+            words = ("Worker 1", "is dead; ended by signal 9", "Provider of webhook", "no answer for")
+            await says_on_every_screen(page, words, shots)
             headline = await page.run("document.getElementById('headline').innerText")
             assert "Worker 1, Provider of webhook" in headline
             outside = await page.run("performance.getEntriesByType('resource').map((each) => each.name)")
             assert [each for each in outside if not each.startswith(url)] == []
-
-
-async def no_violation(page: Page) -> None:
-    """Hold the page to axe, where it is installed (`make browser`)."""
-    if not AXE.is_file():
-        return
-    await page.run(AXE.read_text("utf-8") + ";0")
-    found = await page.run("axe.run().then((report) => report.violations.map((each) => [each.id, each.nodes[0].html]))")
-    assert found == []
 
 
 async def test_a_replay_needs_the_key(tmp_path: Path) -> None:

@@ -62,6 +62,10 @@ SYMPTOMS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'restore_remaining_records{partition="1"}': "900-1x60"},
         {'restore_remaining_records{partition="1"}': "900-100x9 _x50"},
     ),
+    "HeadraceCanaryLate": (
+        {'canary_waiting_seconds{partition="1"}': "0+60x60"},
+        {'canary_waiting_seconds{partition="1"}': "3 _ 2 _ 1 _ 4 _x50"},
+    ),
     "HeadraceLoopBlocked": ({"loop_blocked_seconds": "0x9 5+60x50"}, {"loop_blocked_seconds": "0x60"}),
     "HeadraceLimitHit": ({'limit_hits_total{limit="a"}': "0x5 1+1x55"}, {'limit_hits_total{limit="a"}': "7x60"}),
 }

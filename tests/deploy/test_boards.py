@@ -20,6 +20,7 @@ QUERIES = [
 LABELS = {
     **dict.fromkeys(("agent", "topic", "partition", "type", "outcome", "channel", "reason", "segment"), "a"),
     "status": "WARN",
+    "state": "held",
     "le": "+Inf",
 }
 
