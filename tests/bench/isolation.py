@@ -241,7 +241,7 @@ def run(data: Path, asked: argparse.Namespace) -> dict[str, Any]:
     began = time.perf_counter()
     uvloop.run(make_ready(data, asked.users, now_ms))
     prepared_s = time.perf_counter() - began
-    places = [(agents.node, "run_scans", _never)]
+    places: list[tuple[object, str, object]] = [(agents.node, "run_scans", _never)]
     if asked.own_time:
         loop = OwnTimeLoop()
         asyncio.set_event_loop(loop)

@@ -141,7 +141,9 @@ class MemoryStore(Store):
         values = self.disk.families[family].values
         return [values.get(key) for key in keys]
 
-    def scan(self, family: str, start: bytes, end: bytes, limit: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, family: str, start: bytes, end: bytes, limit: int | None = None, *, fill_cache: bool = True
+    ) -> Iterator[tuple[bytes, bytes]]:
         found = self.disk.families[family]
         keys = found.between(start, end)
         rows = [(key, found.values[key]) for key in (keys if limit is None else keys[:limit])]
