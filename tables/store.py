@@ -138,7 +138,7 @@ class Store:
         """
         bounds = ReadOptions()
         bounds.set_iterate_upper_bound(end)
-        bounds.fill_cache(fill_cache)
+        bounds.fill_cache(fill_cache)  # type: ignore[call-arg]  # its stub forgets the argument
         left = limit
         for key, value in self._families[family].items(from_key=start, read_opt=bounds):
             if left is not None:
