@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     replication: Annotated[int, Field(ge=0, le=32, description="Of new topics on Kafka; 0: three, or all brokers.")] = 0
     min_insync: Annotated[int, Field(ge=0, le=32, description="Of new topics on Kafka; 0: one below replication.")] = 0
     session_s: Annotated[
-        float, Field(ge=6, le=300, description="On Kafka: a silent worker is replaced then; brokers refuse less than 6.")
+        float, Field(ge=6, le=300, description="On Kafka: a silent worker is replaced then; brokers refuse below 6.")
     ] = 12
     member: Annotated[str, Field(description="On Kafka: a static member name, for restarts without a rebalance.")] = ""
     scan_users_per_s: Annotated[

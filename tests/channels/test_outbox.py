@@ -10,8 +10,8 @@ import threading
 from contextlib import closing
 from email import message_from_bytes
 from email.message import Message
+from multiprocessing.synchronize import Event as EventType
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -110,7 +110,7 @@ async def test_what_waited_while_another_wrote_is_not_written_again(
     assert frozen.path.read_bytes().splitlines() == [request.body for request in requests]
 
 
-def hold(path: Path, held: Any) -> None:
+def hold(path: Path, held: EventType) -> None:
     """Lock a file in this process, and stand still."""
     with path.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -78,11 +78,17 @@ EMBEDDED: Final[dict[str, Point]] = {
 }
 KAFKA: Final[dict[str, Point]] = {
     "outputs.before": Point(f"{COMMITTER}._produce", "before", 8),
-    "outputs.after": Point(f"{COMMITTER}._send", "after", 12),
+    "outputs.after": Point("agents.engine.kafka.committer:send_all", "after", 12),
     "changelog.before": Point("tables.changelog:Changelog.rows", "before", 8),
     "changelog.after": Point("tables.changelog:Changelog.stage", "after", 8),
     "transaction.before": Point("aiokafka:AIOKafkaProducer.commit_transaction", "before", 8),
     "transaction.after": Point("aiokafka:AIOKafkaProducer.commit_transaction", "after", 8),
+    "kept.before": Point(f"{COMMITTER}._keep", "before", 12),
+    "kept.after": Point(f"{COMMITTER}._keep", "after", 12),
+    "claim.before": Point("agents.engine.kafka.claims:Claims.renew", "before", 6),
+    "claim.after": Point("agents.engine.kafka.claims:Claims.renew", "after", 6),
+    "fence.before": Point("agents.engine.kafka.claims:Claims._fence", "before"),
+    "fence.after": Point("agents.engine.kafka.claims:Claims._fence", "after"),
     "restore.before": Point("agents.engine.kafka.transport:restore", "before", 4),
     "restore.after": Point("agents.engine.kafka.transport:restore", "after", 4),
     "rebalance.before": Point(f"{ENGINE}.release", "before", stops=True),

@@ -26,7 +26,7 @@ def _unproven(real: Any) -> Any:
 BUGS: Final[dict[str, Bug]] = {
     "fencing_left_out": Bug(
         "an heir fences its predecessor",
-        "agents.engine.kafka.transport:start_producer",
+        "agents.engine.kafka.claims:start_producer",
         _unfenced,
         ("committing", "committed", "confirming", "writing", "intake"),
     ),

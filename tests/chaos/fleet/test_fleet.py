@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -70,14 +71,15 @@ def test_the_verifier_sees_what_topics_lack_or_have_twice() -> None:
     hold_topics(work, sound, ids, verdict)
     assert not verdict.faults
 
-    for break_it in (
+    breaks: list[Callable[[Topics], object]] = [
         lambda topics: topics.sends["webhook"].pop(),
         lambda topics: topics.sends["email"].append(topics.sends["email"][0]),
         lambda topics: topics.currents.pop(),
         lambda topics: topics.currents.append(topics.currents[0]),
         lambda topics: topics.changes.pop(),
         lambda topics: topics.changes.append(topics.changes[0]),
-    ):
+    ]
+    for break_it in breaks:
         broken, verdict = topics_of(work), Verdict()
         break_it(broken)
         hold_topics(work, broken, ids, verdict)
