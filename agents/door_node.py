@@ -1,19 +1,27 @@
 """A process that is only a door: HTTP in front, the events topic behind; on Kafka."""
 
 import asyncio
+from platform import python_version
+from typing import Any
 
+import faust
 from prometheus_client import generate_latest
 
 from agents.engine.kafka.log import KafkaLog
 from agents.engine.pace import Pace
 from agents.folder import DataFolder
+from agents.status.about import VERSION, about
+from agents.status.board import Board
+from agents.status.doorway import Doorway
 from agents.web.door import Door
 from agents.web.keys import Keys
 from agents.web.server import HttpServer
+from agents.web.status import StatusPage
 from config import metrics
 from config.clock import SystemClock
 from config.settings import Settings
 from streams.errors import BadSetting
+from streams.events import JSONValue
 
 
 class DoorNode:
@@ -28,20 +36,32 @@ class DoorNode:
         self.log = KafkaLog(settings, Pace())
         self.failure: asyncio.Future[BaseException] | None = None
         keys = Keys(settings.data, settings.api_key)
-        self._server = HttpServer(
-            lambda: False, lambda: generate_latest(metrics.REGISTRY), Door(self.log, SystemClock(), keys)
-        )
+        clock = SystemClock()
+        self.board = Board(Doorway(self.log, clock), clock, about(settings, "door"))
+        page = StatusPage(self.board, None, self)
+        taker = Door(self.log, clock, keys)
+        self._server = HttpServer(lambda: False, lambda: generate_latest(metrics.REGISTRY), taker, page)
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Connect, then serve."""
         self.failure = asyncio.get_running_loop().create_future()
         await self.log.start()
         await self._server.start(self.settings.http)
+        self._watching = asyncio.create_task(self.board.run())
+        metrics.BUILD_INFO.labels(VERSION, python_version(), faust.__version__).set(1)
         self._server.ready = True
+
+    async def ask(self, command: str, args: dict[str, Any]) -> JSONValue:
+        """Nothing: a door holds no state."""
+        raise BadSetting(f"{command!r} needs a worker; this process is a door")
 
     async def stop(self) -> None:
         """Answer what is under way, then disconnect."""
         self._server.ready = False
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         await self._server.stop()
         await self.log.stop()
         self.folder.close()

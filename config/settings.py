@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     canary_s: Annotated[
         float, Field(ge=0, le=3_600, description="How often each worker times a canary, event to message; 0: never.")
     ] = 0
+    segment_series: Annotated[
+        int, Field(ge=0, le=100_000, description="Segments with a metric of their own; the others share one.")
+    ] = 500
     workers: Annotated[int, Field(ge=1, le=64, description="Worker processes, on Kafka.")] = 1
     retention: Annotated[
         str, Field(description="What the embedded log keeps of topics, as topic=age/bytes with commas between.")

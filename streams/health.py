@@ -28,7 +28,7 @@ _AGENTS: Final = {
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """A worker process: `up`, `starting`, `ended` or `silent` (it runs and does not answer)."""
+    """A process: `up`, `starting`, `ended`, `silent` (it runs and does not answer) or `cut off` from the log."""
 
     name: str
     state: str
@@ -123,11 +123,13 @@ def _workers(workers: Iterable[Worker]) -> Iterator[Finding]:
         "starting": ("WARN", "is starting"),
         "silent": ("STALL", "runs, but does not answer"),
         "ended": ("STOP", "is dead"),
+        "cut off": ("STALL", "runs, but does not reach the log: it takes nothing"),
     }
     for worker in workers:
         state, why = words[worker.state]
         detail = f"; {worker.detail}" if worker.detail else ""
-        yield Finding(f"Worker {worker.name}", state, why + detail, worker.since_ms)
+        name = worker.name if worker.name == "door" else f"worker {worker.name}"
+        yield Finding(name.capitalize(), state, why + detail, worker.since_ms)
 
 
 def _partitions(facts: Facts) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ State = Literal["new", "pending", "attempting", "retry", "held", "sent", "aborte
 FINAL: Final = ("sent", "aborted", "failed")
 RUNNING: Final = ("pending", "attempting", "retry")
 LANES_MAX: Final = 4_096
+PAGE: Final = 256
 OVERFLOW: Final = "*"
 """The lane of all hosts beyond the first so many that have something waiting at the same time."""
 
@@ -146,18 +147,23 @@ class Dispatches:
 
     def all(self, state: str = "") -> Iterator[Dispatch]:
         """Every dispatch, or every one in a state, the open ones first."""
+        for page in self.pages(state):
+            yield from page
+
+    def pages(self, state: str = "") -> Iterator[list[Dispatch]]:
+        """The same, as what a few hundred stored ones give at a time, often nothing: others may work in between."""
         if state == "held":
             at = ""
-            while names := self.held(at, 256):
-                yield from self.open(names)
+            while names := self.held(at, PAGE):
+                yield self.open(names)
                 at = names[-1]
             return
         for kind in (_OPEN, _FINISHED):
-            prefix = kind + self._partition
-            for _, value in self._store.scan("dispatches", prefix, prefix + b"\xff"):
-                dispatch = _decoder.decode(value)
-                if not state or dispatch.state == state:
-                    yield dispatch
+            start, end = kind + self._partition, kind + self._partition + b"\xff"
+            while rows := list(self._store.scan("dispatches", start, end, PAGE)):
+                found = (_decoder.decode(value) for _, value in rows)
+                yield [dispatch for dispatch in found if not state or dispatch.state == state]
+                start = rows[-1][0] + b"\0"
 
     # ---- taking
 

@@ -56,7 +56,8 @@ class Crew:
                 key = (row["agent"], row["topic"], row["partition"])
                 readings[key] = Reading(row["position"], row["oldest_ms"])
         try:
-            await self._lag.sample(readings, now_ms)
+            async with asyncio.timeout(ASK_S_MAX):
+                await self._lag.sample(readings, now_ms)
         except (KafkaError, HeadraceError, OSError) as error:
             _log.warning("the log does not answer", error=type(error).__name__)
         self._lag.show(now_ms, hidden=readings)

@@ -20,12 +20,13 @@ from streams.lag_status import SAMPLE_MS
 if TYPE_CHECKING:
     from agents.node import Node  # which imports this
 
-SEGMENTS_MAX: Final = 500
-"""Segments beyond so many have no series of their own; `limit_hits_total` says that there are more."""
+OTHER_SEGMENTS: Final = "*"
+"""The series of all segments beyond `HEADRACE_SEGMENT_SERIES`; no segment can have that name."""
 
 STUCK_MS: Final = 120_000
 """A reader that has made no progress for so long fails `/health/live`, so that a supervisor starts the worker anew."""
 
+ASK_S_MAX: Final = 2.0
 OPEN_STATES: Final = ("pending", "attempting", "retry", "held")
 _OTHERS: Final = {canary.CAMPAIGN: canary.CHANNEL}
 _log: Final = structlog.get_logger("headrace")
@@ -39,6 +40,7 @@ class Gauges:
         self._began_ms = node.engine.clock.now_ms()
         self.lag = LagWatch(node.log, "" if node.settings.on_kafka else node.settings.retention)
         self.stuck = False
+        self._has_others = False
         self._stalled: set[Key] = set()
         self._dispatches = Series(metrics.DISPATCHES)
         self._overdue = Series(metrics.TIMERS_OVERDUE_SECONDS)
@@ -57,7 +59,8 @@ class Gauges:
         readings = self._readings()
         self.lag.forget(readings)
         try:
-            await self.lag.sample(readings, now_ms)
+            async with asyncio.timeout(ASK_S_MAX):  # a hung log must not hide what else is to be seen
+                await self.lag.sample(readings, now_ms)
         except (KafkaError, OutsideFailing, OSError) as error:
             _log.warning("the log does not answer", error=type(error).__name__)
         await self._node.engine.pace.breathe()
@@ -130,10 +133,13 @@ class Gauges:
             if topic in behind:
                 behind[topic] = max(behind[topic], window.behind_ms(now_ms) / MS)
         names = sorted(each.name for each in self._node.workspaces.latest.segments)
-        if len(names) > SEGMENTS_MAX:
+        own = self._node.settings.segment_series
+        shown = names[:own] + ([OTHER_SEGMENTS] if len(names) > own else [])
+        if len(names) > own and not self._has_others:
             metrics.LIMIT_HITS.labels("segment_series").inc()
+        self._has_others = len(names) > own
         fresh_s = max(*behind.values(), overdue_s)
-        self._segments.show({(name,): fresh_s for name in names[:SEGMENTS_MAX]})
+        self._segments.show({(name,): fresh_s for name in shown})
 
     def readers(self) -> list[dict[str, Any]]:
         """The newest verdicts as rows."""

@@ -18,7 +18,7 @@ from streams.profiles.row import User
 from streams.records import Record
 from streams.times import format_time
 from tables.cursors import read_cursors
-from tables.dispatches import FINAL, Dispatches, State
+from tables.dispatches import FINAL, Dispatch, Dispatches, State
 from tables.partition import UsersView
 from tables.positions import read_position, read_refused
 from tables.store import Store
@@ -210,29 +210,18 @@ class Queries:
                     row[state] = row.get(state, 0) + count
         return answer
 
-    def dispatches(self, *, state: str = "", limit: int = LIST_MAX) -> list[Answer]:
-        """Single dispatches, open ones first, without their content."""
+    async def dispatches(self, *, state: str = "", limit: int = LIST_MAX) -> list[Answer]:
+        """Single dispatches, open ones first, without their content; others work while many are looked through."""
         if state and state not in get_args(State):
             raise BadSetting(f"no state {state!r}; states are {', '.join(get_args(State))}")
         limit = min(limit, LIST_MAX)
         found: list[Answer] = []
         for partition in self._partitions:
-            for each in Dispatches(self._store, partition).all(state):
+            for page in Dispatches(self._store, partition).pages(state):
+                found += [_dispatch(each) for each in page if each.campaign != canary.CAMPAIGN]
                 if len(found) >= limit:
-                    return found
-                if each.campaign != canary.CAMPAIGN:
-                    found.append(
-                        {
-                            "dispatch_id": each.dispatch_id,
-                            "campaign": each.campaign,
-                            "channel": each.channel,
-                            "user": each.user,
-                            "state": each.state,
-                            "final": each.state in FINAL,
-                            "decided": format_time(each.decided_ms),
-                            "reason": each.reason,
-                        }
-                    )
+                    return found[:limit]
+                await self._engine.pace.rest()
         return found
 
     async def lag(self) -> list[Answer]:
@@ -240,8 +229,9 @@ class Queries:
         rows = []
         positions = list(self._positions())
         ends = await self._transport.ends([(topic, partition) for _, topic, partition, _ in positions])
-        for agent, topic, partition, position in positions:
+        for agent, topic, partition, stored in positions:
             end = ends[topic, partition]
+            position = await self._next_record(topic, partition, stored, end)
             rows.append(
                 {
                     "agent": agent,
@@ -253,6 +243,16 @@ class Queries:
                 }
             )
         return rows
+
+    async def _next_record(self, topic: str, partition: int, position: int, end: int) -> int:
+        """Where the next record lies: on Kafka a stopped worker stands before markers, which are no records."""
+        if position >= end or self._engine.failure or not self._engine.settings.on_kafka:
+            return position
+        start = (await self._transport.starts([(topic, partition)]))[topic, partition]
+        if position < start:
+            return position  # retention has overtaken it, which must show
+        records = await self._transport.look(topic, partition, position, 1)
+        return records[0].offset if records else end
 
     def _positions(self) -> Iterator[tuple[str, str, int, int]]:
         if self._engine.failure:
@@ -286,6 +286,19 @@ class Queries:
                 offset = records[-1].offset + 1
         rows.sort(key=lambda row: row[:2])
         return [_shown(topic, partition, record) for _, partition, record in rows[-limit:]]
+
+
+def _dispatch(dispatch: Dispatch) -> Answer:
+    return {
+        "dispatch_id": dispatch.dispatch_id,
+        "campaign": dispatch.campaign,
+        "channel": dispatch.channel,
+        "user": dispatch.user,
+        "state": dispatch.state,
+        "final": dispatch.state in FINAL,
+        "decided": format_time(dispatch.decided_ms),
+        "reason": dispatch.reason,
+    }
 
 
 def _shown(topic: str, partition: int, record: Record) -> Answer:

@@ -8,7 +8,7 @@ import pytest
 
 from streams.errors import BadState
 from tables import dispatches
-from tables.dispatches import FINAL, Dispatch, Dispatches, State
+from tables.dispatches import FINAL, PAGE, Dispatch, Dispatches, State
 from tables.store import Store
 
 HOSTS = ["", "a", "b.example:80", "[::1]", "a!"]
@@ -169,6 +169,26 @@ def test_partitions_do_not_see_each_other(tmp_path: Path) -> None:
         assert table.held("", 9) == names[2:3]
         assert len(table.expired(9, 9)) == 1
         assert len(list(table.all())) == 4
+    store.close()
+
+
+def test_pages_are_small_and_leave_nothing_out(tmp_path: Path) -> None:
+    """Whatever is asked for, a look through many dispatches comes in pages of bounded work, and loses none."""
+    store = Store(tmp_path / "db")
+    table, batch = Dispatches(store, 1), store.batch()
+    states: tuple[State, ...] = ("sent", "held", "pending", "failed")
+    for at in range(4 * PAGE):
+        table.move(batch, Dispatch(f"{at:032x}", "c", "email", "u", 0, 0), states[at % 4], 5, 6)
+    Dispatches(store, 2).move(batch, Dispatch("f" * 32, "c", "email", "u", 0, 0), "sent", 5)
+    table.stage_tally(batch)
+    store.write(batch)
+    table.publish()
+    for wanted in ("", *states):
+        pages = list(table.pages(wanted))
+        names = [int(each.dispatch_id, 16) for page in pages for each in page]
+        assert sorted(names) == [at for at in range(4 * PAGE) if wanted in ("", states[at % 4])]
+        assert max(map(len, pages)) <= PAGE
+    assert len(list(table.pages("failed"))) == 4  # open ones too are looked through a page at a time
     store.close()
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,16 +58,18 @@ class Yard:
     """What the drills break."""
 
     def __init__(self, site: Site, running: Fleet, hook: Provider) -> None:
+        """Break the parts of this site."""
         self._site = site
         self._running = running
         self._hook = hook
         self.junk = 0
+        self.open = True
 
     async def load(self) -> None:
         """A few events twice a second, each of which becomes a send; among them what the drill wants refused."""
         sender = producer_of(self._site)
         likes = [(f"user-{at}", {"type": "event", "name": "like", "external_id": f"user-{at}"}) for at in range(USERS)]
-        while True:
+        while self.open:
             await asyncio.to_thread(produce, self._site, likes, sender)
             for _ in range(self.junk):
                 sender.produce(self._site.topic("events"), b"no json")
@@ -110,6 +114,17 @@ class Yard:
         async with self._running.frozen(0), self._running.frozen(1):
             yield
 
+    @asynccontextmanager
+    async def unanswered(self) -> AsyncIterator[None]:
+        """The broker stands still: nobody can write or read, and the workers know only that nothing comes."""
+        pid = self._site.broker.pid
+        assert pid is not None, "the drill stops the broker, so it must be its own"
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
 
 def drills(yard: Yard) -> list[Drill]:
     """Everything that is broken, in order; what a dead or frozen worker leaves behind is late when it is taken up."""
@@ -120,6 +135,7 @@ def drills(yard: Yard) -> list[Drill]:
         Drill("a provider fails", yard.failing, {"HeadraceSendFailuresHigh"}, set()),
         Drill("records are refused", yard.refused, {"HeadraceDeadLettersRising"}, set()),
         Drill("a worker is dead", yard.dead, {"HeadraceWorkerDown"}, {"HeadraceRestoreLong", *stopped}),
+        Drill("the log does not answer", yard.unanswered, {"HeadraceCanaryLate"}, {"HeadraceWorkerDown", *stopped}),
         Drill("nobody reads", yard.frozen, {"HeadraceWorkerDown", "HeadracePartitionStopped"}, stopped),
     ]
 
@@ -194,8 +210,8 @@ async def run(folder: Path, report: Report) -> None:
                     await drill(server, each, report)
                 await boards(server, report, began_s)
                 await lint(running, report)
-                loading.cancel()
-                await asyncio.gather(loading, return_exceptions=True)
+                yard.open = False
+                await loading
 
 
 def main() -> int:
