@@ -221,6 +221,25 @@ def _send(settings: Settings, arguments: argparse.Namespace) -> int:
     return _show(arguments, {"records": count}, lambda _: f"{count:,} records sent")
 
 
+def _import(settings: Settings, arguments: argparse.Namespace) -> int:
+    from agents.web.csv_import import Choices, import_csv, summary
+    from config.clock import SystemClock
+    from streams.csv_table import read_mapping
+
+    choices = Choices(arguments.kind, read_mapping(arguments.map), arguments.again)
+
+    async def read(session: Any) -> Any:
+        return await import_csv(session, arguments.file, choices, SystemClock(), lambda n: _progress(n, n, 0))
+
+    async def work() -> Any:
+        if arguments.dry_run:
+            return await read(None)
+        async with _session(settings, create=True) as session:
+            return await read(session)
+
+    return _show(arguments, _loop(work()), summary)
+
+
 # ---- carrying elsewhere
 
 
@@ -335,6 +354,7 @@ RUNS: Final[dict[str, Run]] = {
     "door": _door,
     "demo": _demo,
     "send": _send,
+    "import": _import,
     "user": _asks("user", listing.tree, "external_id"),
     "explain": _asks("explain", listing.why, "external_id", "segment"),
     "segments": _asks("segments", _by("segment")),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 LIMIT_MAX: Final = 100_000
+ROWS_ARE: Final = ("attributes", "events")
 HOLDS: Final = ("unkeyed", "all", "none")
 
 Add = Callable[..., argparse.ArgumentParser]
@@ -24,6 +25,7 @@ def arguments_parser(description: str) -> argparse.ArgumentParser:
     add("demo", "replay eighteen months of real purchases", _flag("--once", "stop at the end; the last line is JSON"))
     end = _flag("--end", "close a replay: bring every partition's clock to the last time sent")
     add("send", "put newline-delimited JSON into the events topic", _word("file", "or - for stdin"), end)
+    _add_import(add)
     user, segment = _word("external_id", "of the user; case-sensitive"), _word("segment", "its name")
     add("user", "what is known of a user", user)
     add("explain", "why a user is in a segment, or not", user, segment)
@@ -60,6 +62,22 @@ def _add_dead_letters(parser: argparse.ArgumentParser) -> None:
     verbs("list", "the newest dead letters, oldest first", reason, _limit(20))
     limit, again = _limit(0, "letters at most, 0 for all"), _flag("--again", "also letters that were replayed before")
     verbs("replay", "put refused records back into events, each letter once", reason, limit, again)
+
+
+def _add_import(add: Add) -> None:
+    kind = {**_word("--as", "what a row is", default=ROWS_ARE[0], dest="kind"), "choices": ROWS_ARE}
+    mapping = _word(
+        "--map", "what fills a field: COLUMN=FIELD, COLUMN=FIELD:TYPE, or COLUMN=- for none", metavar="COLUMN=FIELD"
+    )
+    add(
+        "import",
+        "send a CSV file of users or events, and go on where a stopped import of it was",
+        _word("file", "UTF-8, with the names of the columns in its first line", type=Path),
+        kind,
+        {**mapping, "action": "append", "default": []},
+        _flag("--dry-run", "send nothing: show what columns mean and which rows would be refused"),
+        _flag("--again", "a file that was imported before, too"),
+    )
 
 
 def _add_definitions(parser: argparse.ArgumentParser) -> None:
