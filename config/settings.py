@@ -74,6 +74,9 @@ class Settings(BaseSettings):
         float, Field(ge=6, le=300, description="On Kafka: a silent worker is replaced then; brokers refuse below 6.")
     ] = 12
     member: Annotated[str, Field(description="On Kafka: a static member name, for restarts without a rebalance.")] = ""
+    standby: Annotated[
+        bool, Field(description="On Kafka: keep a copy of the partitions that other workers hold, to take over fast.")
+    ] = False
     scan_users_per_s: Annotated[
         int, Field(ge=1, le=1_000_000, description="Rows per second and worker that new definitions are built over.")
     ] = 5_000
