@@ -46,6 +46,7 @@ from streams.errors import BadSetting
 from streams.events import JSONValue
 from streams.policy.retention import read_retention
 from tables.format import check_format
+from tables.memory import store_share
 from tables.store import Store
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Node:
         self.settings = settings
         self._clock = clock
         self.folder = DataFolder(settings.data)
-        self.store = Store(settings.data / "db")
+        self.store = Store(settings.data / "db", store_share(settings.memory_bytes))
         check_format(self.store)
         _check_partitions(self.store, settings)
         self.engine = Engine(settings, clock, self.store, settings.data / "faust")
