@@ -7,7 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test simulate alarms browser bench scan-proof isolation chaos check fmt schema clean
+.PHONY: help demo demo-once test simulate alarms browser bench scan-proof isolation recovery-proof chaos check fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -32,6 +32,9 @@ scan-proof: .venv/.dev-stamp ## a definition over a million users, killed twice,
 
 isolation: .venv/.dev-stamp ## how late events are while a scan over a million users runs and a provider hangs
 	@.venv/bin/python -m tests.bench.isolation $(ARGS)
+
+recovery-proof: .venv/.dev-stamp ## two workers over a million users: planned restarts, and one killed; ARGS='--help'
+	@.venv/bin/python -m tests.bench.recovery $(ARGS)
 
 chaos: .venv/.dev-stamp ## kill the product at every crash point and verify what came out; QUICK=1 for the short run
 	@.venv/bin/python -m tests.chaos $(if $(QUICK),--quick) $(ARGS)

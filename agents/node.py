@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from platform import python_version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import faust
 from prometheus_client import generate_latest
@@ -46,7 +46,11 @@ from streams.errors import BadSetting
 from streams.events import JSONValue
 from streams.policy.retention import read_retention
 from tables.format import check_format
+from tables.memory import store_share
 from tables.store import Store
+
+if TYPE_CHECKING:
+    from agents.engine.kafka.standby import Standby
 
 META_PARTITIONS: Final = b"partitions"
 QUIET_LOOK_S: Final = 0.02
@@ -63,7 +67,7 @@ class Node:
         self.settings = settings
         self._clock = clock
         self.folder = DataFolder(settings.data)
-        self.store = Store(settings.data / "db")
+        self.store = Store(settings.data / "db", store_share(settings.memory_bytes))
         check_format(self.store)
         _check_partitions(self.store, settings)
         self.engine = Engine(settings, clock, self.store, settings.data / "faust")
@@ -136,12 +140,23 @@ class Node:
             from agents.engine.kafka.membership import publish_positions  # noqa: PLC0415  # only where it is used
 
             self._watch(partial(publish_positions, self.engine))
+            if self.settings.standby:
+                self._watch(self._standby().run)
             self._watch(self.workspaces.follow)
         versions = (VERSION, python_version(), faust.__version__)
         metrics.BUILD_INFO.labels(*versions).set(1)
         await self.gauges.sample()
         set_up_interpreter()
         self.server.ready = True
+
+    def _standby(self) -> "Standby":
+        """Copies of what this process does not hold; from here on the engine says what that is."""
+        from agents.engine.kafka.standby import Standby  # noqa: PLC0415  # only where it is used
+
+        held = self.engine.held | (self.engine.assigned or set())
+        changelog_id = self.engine.transport.topic_id("changelog")
+        standby = self.engine.standby = Standby(self.settings, self.store, changelog_id, self._clock, held)
+        return standby
 
     def _has_failed(self) -> bool:
         return self.gauges.stuck or (self.failure is not None and self.failure.done())

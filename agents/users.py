@@ -18,6 +18,7 @@ from streams.mailbox import Step, Switch, decode_letter
 from streams.outputs import to_outputs
 from streams.records import Output, Record
 from streams.sends import Send
+from tables.memory import rows_bytes
 from tables.partition import PartitionState, UsersView
 
 NAME: Final = "users"
@@ -74,7 +75,9 @@ class Users:
 
     async def open(self, partition: int) -> None:
         """Continue a partition's fold; one that never folded anything begins with the first workspace."""
-        state = PartitionState(self._engine.store, partition)
+        settings = self._engine.settings
+        recent_bytes = rows_bytes(settings.memory_bytes, settings.partitions)
+        state = PartitionState(self._engine.store, partition, recent_bytes)
         if state.position.next_offset == 0 and state.position.version < 0:
             state.position.version = self._workspaces.first_version
         if state.position.version > self._workspaces.latest_version:  # its former owner knew a newer one

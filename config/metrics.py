@@ -73,6 +73,9 @@ PARTITIONS_WANTED: Final = _gauge("partitions_assigned", "Partitions that this w
 REBALANCING: Final = _gauge("rebalancing", "1 while no records are taken because partitions move.")
 REBALANCES: Final = _counter("rebalances_total", "Times that partitions were assigned.")
 RESTORE_REMAINING: Final = _gauge("restore_remaining_records", "Changelog records left to apply.", "partition")
+STANDBY_REMAINING: Final = _gauge(
+    "standby_remaining_records", "Changelog records that a standby's copy of a partition lacks.", "partition"
+)
 EXPORT_WAITING: Final = _gauge("export_waiting_records", "Records read that no export file holds yet.")
 LOOP_BLOCKED_SECONDS: Final = _gauge("loop_blocked_seconds", "How long the event loop has not turned.")
 WATCHDOG_STALLS: Final = _counter("watchdog_stalls_total", "Stalls that the watchdog saw begin.", "kind")

@@ -16,6 +16,8 @@ from config.smtp_server import read_smtp_server
 PREFIX: Final = "HEADRACE_"
 SECRETS: Final = ("api_key", "smtp", "kafka_password")
 EMBEDDED: Final = "embedded://"
+MEMORY_BYTES: Final = 144 * 1024 * 1024
+MEMORY_BYTES_MIN: Final = 16 * 1024 * 1024
 _KAFKA: Final = re.compile(r"kafka://[^\s,/]+:\d+(,[^\s,/]+:\d+)*")
 EXPORT_TOPIC: Final = "topic://"
 PORT_MAX: Final = 65_535
@@ -74,6 +76,13 @@ class Settings(BaseSettings):
         float, Field(ge=6, le=300, description="On Kafka: a silent worker is replaced then; brokers refuse below 6.")
     ] = 12
     member: Annotated[str, Field(description="On Kafka: a static member name, for restarts without a rebalance.")] = ""
+    standby: Annotated[
+        bool, Field(description="On Kafka: keep a copy of the partitions that other workers hold, to take over fast.")
+    ] = False
+    memory_bytes: Annotated[
+        int,
+        Field(ge=MEMORY_BYTES_MIN, description="For RocksDB's blocks and write buffers and for rows kept decoded."),
+    ] = MEMORY_BYTES
     scan_users_per_s: Annotated[
         int, Field(ge=1, le=1_000_000, description="Rows per second and worker that new definitions are built over.")
     ] = 5_000

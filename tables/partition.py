@@ -10,7 +10,7 @@ from streams.events import JSONScalar
 from streams.fold import Position
 from streams.profiles.row import User, decode_attributes, decode_row, encode_row
 from tables.due import DueIndex
-from tables.recent import RecentRows
+from tables.recent import BYTES_MAX, RecentRows
 from tables.store import Batch, Store
 
 PIECE_ROWS: Final = 50
@@ -24,13 +24,13 @@ class PartitionState:
     Recent rows stay decoded, since later slices often ask for the same users.
     """
 
-    def __init__(self, store: Store, partition: int) -> None:
-        """Open the partition's state as of its last written batch."""
+    def __init__(self, store: Store, partition: int, recent_bytes: int = BYTES_MAX) -> None:
+        """Open the partition's state as of its last written batch; keep rows of so many bytes decoded."""
         self.partition = partition
         self._store = store
         self._prefix = partition.to_bytes(2, "big")
         self._dirty: dict[str, User] = {}
-        self._recent = RecentRows()
+        self._recent = RecentRows(recent_bytes)
         self._passing: set[str] = set()
         self.due = DueIndex(store, partition)
         self.position = self._read_position()

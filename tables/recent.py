@@ -5,7 +5,7 @@ from typing import Final
 from streams.profiles.row import User
 
 BYTES_MAX: Final = 1024 * 1024
-"""Of stored rows whose decoded form is kept per partition; decoded, a row takes up to ten times its bytes."""
+"""Of stored rows whose decoded form is kept per partition, where nobody says otherwise."""
 
 
 class RecentRows:

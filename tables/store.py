@@ -42,19 +42,20 @@ million users), fits in no shard of the block cache, and is then read whole from
 class Store:
     """The database of a data folder. Every method but `sync` holds the GIL for microseconds only."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create the database.
+    def __init__(self, path: Path, memory: float = 1.0) -> None:
+        """Open or create the database, with so many times the default memory.
 
         Raises:
             OutsideFailing: another process holds it, or the disk refuses.
         """
         path.mkdir(parents=True, exist_ok=True)
         self._path = path
-        cache = Cache(CACHE_BYTES)
-        manager = WriteBufferManager.new_write_buffer_manager_with_cache(WRITE_BUFFERS_BYTES, False, cache)
-        options = _options(cache)
+        cache = Cache(int(CACHE_BYTES * memory))
+        buffers_bytes = int(WRITE_BUFFERS_BYTES * memory)
+        manager = WriteBufferManager.new_write_buffer_manager_with_cache(buffers_bytes, False, cache)
+        options = _options(cache, memory)
         options.set_write_buffer_manager(manager)
-        families = {name: _options(cache) for name in FAMILIES}
+        families = {name: _options(cache, memory) for name in FAMILIES}
         try:
             self._db = Rdict(str(path), options, families)
         except Exception as error:
@@ -264,7 +265,7 @@ def _refused(error: Exception) -> str:
     return f"RocksDB cannot write ({error}); free the disk, then start again: what was acknowledged is kept"
 
 
-def _options(cache: Cache) -> Options:
+def _options(cache: Cache, memory: float = 1.0) -> Options:
     """Bounded memory and files, bloom filters, lz4; one fresh object per family (rocksdict empties it)."""
     table = BlockBasedOptions()
     table.set_block_cache(cache)
@@ -279,7 +280,7 @@ def _options(cache: Cache) -> Options:
     options.create_if_missing(True)
     options.create_missing_column_families(True)
     options.set_block_based_table_factory(table)
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_write_buffer_size(int(WRITE_BUFFER_BYTES * memory))
     options.set_max_write_buffer_number(2)
     options.set_max_open_files(OPEN_FILES_MAX)
     options.set_max_total_wal_size(WAL_BYTES_MAX)

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import faust
 import structlog
@@ -25,6 +25,16 @@ DRAIN_S_MAX: Final = 3.0
 DRAIN_LOOK_S: Final = 0.005
 
 
+class Copies(Protocol):
+    """Who keeps copies of the partitions that this process does not hold."""
+
+    async def release(self, partition: int) -> None:
+        """It is about to be opened here."""
+
+    def follow(self, partition: int) -> None:
+        """It was closed here."""
+
+
 class Engine:
     """Owns what a process has one of. Agents are registered on it before `start`."""
 
@@ -40,6 +50,7 @@ class Engine:
         self.failure: asyncio.Future[BaseException] | None = None
         self.held: set[int] = set()
         self.agents: list[Agent] = []
+        self.standby: Copies | None = None
         self._lanes: list[Lanes] = []
         self._wanted: set[int] | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -142,6 +153,8 @@ class Engine:
         self.transport.wake()
 
     async def _open(self, partition: int) -> None:
+        if self.standby is not None:
+            await self.standby.release(partition)
         await self.transport.open(partition)
         for agent in self.agents:
             await agent.open(partition)
@@ -156,6 +169,8 @@ class Engine:
                 self.slices.revoke((topic.name, partition))
             await agent.close(partition)
         await self.transport.close(partition)
+        if self.standby is not None:
+            self.standby.follow(partition)
 
     async def release(self) -> None:
         """Partitions may go to others: stop taking slices, and finish those in flight within the budget.

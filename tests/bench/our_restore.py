@@ -1,4 +1,4 @@
-"""Our restore of one partition into an empty folder, as a worker's. Run as `python -m tests.bench.our_restore PLAN`."""
+"""`python -m tests.bench.our_restore PLAN`: our restore of one partition into an empty folder, as a worker's."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Stock Faust's recovery of a RocksDB table from its changelog. Run as `python -m tests.bench.stock_restore PLAN`.
+"""`python -m tests.bench.stock_restore PLAN`: stock Faust's recovery of a RocksDB table from its changelog.
 
 Timed from the moment when Faust says that recovery begins to the one when it says that it has ended, so that
 joining the group and starting up count for nothing.

@@ -86,30 +86,30 @@ class _Committed(PartitionRecords):  # type: ignore[misc]  # aiokafka has no typ
 
 
 class Fetches:
-    """A reader of one partition that hands out whole fetches, up to the last stable offset."""
+    """A reader of some partitions that hands out whole fetches, up to the last stable offset."""
 
-    def __init__(self, settings: Settings, tp: TopicPartition) -> None:
+    def __init__(self, settings: Settings, tps: list[TopicPartition]) -> None:
         """Nothing is connected before `start`."""
-        self._tp = tp
+        self._tps = tps
         self._reader = new_reader(settings, "read_committed")
 
     async def start(self) -> None:
         """Connect."""
         await self._reader.start()
-        self._reader.assign([self._tp])  # so that it keeps knowing the partition's leader…
-        self._reader.pause(self._tp)  # …but reads nothing by itself
+        self._reader.assign(self._tps)  # so that it keeps knowing the partitions' leaders…
+        self._reader.pause(*self._tps)  # …but reads nothing by itself
 
     async def stop(self) -> None:
         """Disconnect."""
         await self._reader.stop()
 
-    async def bounds(self) -> tuple[int, int]:
-        """The first offset that the partition still has, and the last stable one."""
-        start = await self._reader.beginning_offsets([self._tp])
-        end = await self._reader.end_offsets([self._tp])
-        return start[self._tp], end[self._tp]
+    async def bounds(self) -> dict[TopicPartition, tuple[int, int]]:
+        """Of each partition the first offset that it still has, and the last stable one."""
+        starts = await self._reader.beginning_offsets(self._tps)
+        ends = await self._reader.end_offsets(self._tps)
+        return {tp: (starts[tp], ends[tp]) for tp in self._tps}
 
-    async def fetch(self, offset: int) -> Fetched:
+    async def fetch(self, tp: TopicPartition, offset: int) -> Fetched:
         """What lies at an offset and behind it; asks again for as long as no broker answers for the partition.
 
         Raises:
@@ -118,22 +118,22 @@ class Fetches:
         """
         while True:
             try:
-                return await self._ask(offset)
+                return await self._ask(tp, offset)
             except OffsetOutOfRangeError as error:
-                raise BadState(f"{self._tp.topic}[{self._tp.partition}] does not have offset {offset}") from error
+                raise BadState(f"{tp.topic}[{tp.partition}] does not have offset {offset}") from error
             except KafkaError as error:
                 if not (error.retriable or error.invalid_metadata):
                     raise
             await asyncio.sleep(RETRY_S)
             await self._reader._client.force_metadata_update()
 
-    async def _ask(self, offset: int) -> Fetched:
+    async def _ask(self, tp: TopicPartition, offset: int) -> Fetched:
         client = self._reader._client  # the consumer sends nothing raw
-        leader = client.cluster.leader_for_partition(self._tp)
+        leader = client.cluster.leader_for_partition(tp)
         if leader is None or leader == -1:
             raise LeaderNotAvailableError
-        place = (self._tp.partition, offset, FETCH_BYTES)
-        request = FetchRequest(FETCH_WAIT_MS, 1, FETCH_BYTES, READ_COMMITTED, [(self._tp.topic, [place])])
+        place = (tp.partition, offset, FETCH_BYTES)
+        request = FetchRequest(FETCH_WAIT_MS, 1, FETCH_BYTES, READ_COMMITTED, [(tp.topic, [place])])
         answer: Any = await client.send(leader, request)
         ((_, ((_, code, *fields),)),) = answer.topics
         if code:
@@ -141,4 +141,4 @@ class Fetches:
             raise error
         *_, data = fields
         aborted = next((field for field in fields if isinstance(field, list)), [])
-        return Fetched(self._tp, offset, data or b"", aborted)
+        return Fetched(tp, offset, data or b"", aborted)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from aiokafka import TopicPartition
+from prometheus_client import Gauge
 
 from agents.engine.kafka.fetches import Fetched, Fetches
 from agents.engine.kafka.topics import CHANGELOG, DELETE_RETENTION_MS, topic_name
@@ -37,25 +38,36 @@ async def restore(settings: Settings, store: Store, partition: int, now_ms: int)
         BadState: the store is ahead of the changelog, so one of them is not the other's.
     """
     changelog = Changelog(store, partition)
-    tp = TopicPartition(topic_name(settings, CHANGELOG), partition)
-    fetches = Fetches(settings, tp)
+    tp = changelog_tp(settings, partition)
+    fetches = Fetches(settings, [tp])
     await fetches.start()
     try:
-        start, end = await fetches.bounds()
+        start, end = (await fetches.bounds())[tp]
         if changelog.next_offset > end:
             raise BadState(
                 f"the data folder holds partition {partition} up to changelog offset {changelog.next_offset}, and the "
                 f"changelog ends at {end}: they do not belong together; use a new HEADRACE_DATA"
             )
-        is_stale = now_ms - changelog.append_ms > STALE_MS or changelog.next_offset < start
-        if changelog.is_loading or (changelog.next_offset < end and is_stale):
-            changelog.wipe()
-        position = max(start, changelog.next_offset)
-        is_bulk = changelog.next_offset == 0 and end - position >= BULK_RECORDS_MIN
-        writer = _Bulk(store, changelog, end - position) if is_bulk else _Tail(changelog)
-        return await _apply(fetches, writer, partition, position, end)
+        prepare(changelog, start, end, now_ms)
+        remaining = metrics.RESTORE_REMAINING.labels(str(partition))
+        try:
+            return await bring_up(fetches, tp, store, changelog, start, end, remaining)
+        finally:
+            metrics.RESTORE_REMAINING.remove(str(partition))
     finally:
         await fetches.stop()
+
+
+def changelog_tp(settings: Settings, partition: int) -> TopicPartition:
+    """The changelog of a partition, as Kafka names it."""
+    return TopicPartition(topic_name(settings, CHANGELOG), partition)
+
+
+def prepare(changelog: Changelog, start: int, end: int, now_ms: int) -> None:
+    """Wipe what cannot be continued: a load that was cut off, or a store that may have missed deletions."""
+    is_stale = now_ms - changelog.append_ms > STALE_MS or changelog.next_offset < start
+    if changelog.is_loading or (changelog.next_offset < end and is_stale):
+        changelog.wipe()
 
 
 class _Writer(Protocol):
@@ -110,20 +122,25 @@ class _Bulk:
         self._load.finish(next_offset, self._append_ms)
 
 
-async def _apply(fetches: Fetches, writer: _Writer, partition: int, position: int, end: int) -> int:
-    """Fetch the next while a thread writes the last."""
-    total = 0
-    remaining = metrics.RESTORE_REMAINING.labels(str(partition))
-    coming = asyncio.create_task(fetches.fetch(position))
+async def bring_up(
+    fetches: Fetches, tp: TopicPartition, store: Store, changelog: Changelog, start: int, end: int, remaining: Gauge
+) -> int:
+    """Apply what lies between the store and `end`; returns how many records. Fetches on while a thread writes."""
+    position, total = max(start, changelog.next_offset), 0
+    if position >= end:
+        return 0
+    is_bulk = changelog.next_offset == 0 and end - position >= BULK_RECORDS_MIN
+    writer: _Writer = _Bulk(store, changelog, end - position) if is_bulk else _Tail(changelog)
+    coming = asyncio.create_task(fetches.fetch(tp, position))
     try:
         while position < end:
             remaining.set(end - position)
             async with asyncio.timeout(STALL_S_MAX):
                 while (fetched := await coming).next_offset == position:
-                    coming = asyncio.create_task(fetches.fetch(position))
+                    coming = asyncio.create_task(fetches.fetch(tp, position))
             position = fetched.next_offset
             if position < end:
-                coming = asyncio.create_task(fetches.fetch(position))
+                coming = asyncio.create_task(fetches.fetch(tp, position))
             count = await _in_thread(partial(writer.take, fetched))
             total += count
             metrics.RESTORED_RECORDS.inc(count)
@@ -131,7 +148,6 @@ async def _apply(fetches: Fetches, writer: _Writer, partition: int, position: in
     finally:
         coming.cancel()
         await asyncio.gather(coming, return_exceptions=True)
-        metrics.RESTORE_REMAINING.remove(str(partition))
     return total
 
 
