@@ -25,7 +25,7 @@ from streams.profiles.apply import (
 )
 from streams.profiles.row import User
 from streams.segments.filter import earliest
-from streams.segments.membership import affected, next_change, update_memberships
+from streams.segments.membership import affected, asked_of_new, next_change, timed_of, update_memberships
 from streams.times import HOUR_MS
 from streams.workspace import Workspace
 
@@ -64,7 +64,7 @@ def decide_event(
         raise
     for campaign in starting:
         effects += enter(user, user_key, campaign, workspace, now_ms, event.time_ms, properties)
-    ordinals = range(len(workspace.tests)) if is_new else affected(workspace, changes)
+    ordinals = asked_of_new(workspace, changes) if is_new else affected(workspace, changes)
     effects += _cross(user, user_key, workspace, ordinals, now_ms)
     if isinstance(event, Attributes):
         for change in changes:
@@ -105,8 +105,9 @@ def decide_timer(user: User, user_key: str, now_ms: int, workspace: Workspace) -
     user.now_ms = now_ms
     user.timer_ms = None
     effects = release(user, user_key, workspace, now_ms)
-    effects += _cross(user, user_key, workspace, workspace.timed, now_ms)
-    _arm(user, workspace, workspace.timed, now_ms)
+    timed = timed_of(user, workspace)
+    effects += _cross(user, user_key, workspace, timed, now_ms)
+    _arm(user, workspace, timed, now_ms)
     return effects
 
 

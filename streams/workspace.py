@@ -9,6 +9,7 @@ from streams.campaigns.trigger import Campaign, compile_campaign
 from streams.definitions import ALL_CAMPAIGNS, CampaignDefinition, Definitions, SegmentDefinition
 from streams.errors import BadDefinition
 from streams.events import JSONValue
+from streams.profiles.row import new_user
 from streams.segments.filter import ChangesAt, Compiled, Test
 from streams.segments.predicate import compile_tree
 from streams.segments.series import SeriesIndex, index_series
@@ -38,8 +39,9 @@ class Workspace(msgspec.Struct, frozen=True):
     """One version. `index` maps a change to the ordinals of segments it may affect, ascending.
 
     `tests` and `changes_at` are the segments as decisions ask them, by ordinal. `timed` holds the ordinals
-    of the segments that time alone can change. `signals` maps what happens to the campaigns it starts, in
-    order of name, without paused ones.
+    of the segments that time alone can change, `timed_by` the same by the changes that they read. `first` holds
+    those that a user enters of whom nothing is known, and all that refer to them. `signals` maps what happens
+    to the campaigns it starts, in order of name, without paused ones.
     """
 
     version: int
@@ -49,6 +51,8 @@ class Workspace(msgspec.Struct, frozen=True):
     changes_at: tuple[ChangesAt | None, ...]
     index: Mapping[str, tuple[int, ...]]
     timed: tuple[int, ...]
+    timed_by: Mapping[str, tuple[int, ...]]
+    first: tuple[int, ...]
     series: SeriesIndex
     campaigns: Mapping[str, Campaign]
     signals: Mapping[str, tuple[Campaign, ...]]
@@ -72,21 +76,42 @@ def compile_workspace(definitions: Definitions, version: int) -> Workspace:
     audiences = [campaign.audience for campaign in campaigns.values() if campaign.audience is not None]
     predicates = [segment.predicate for segment in segments] + audiences
     index = _index((change, at) for at, segment in enumerate(segments) for change in segment.predicate.reads)
+    tests = tuple(Asked(name, predicate.test, index.get(f"segment:{name}", ())) for name, predicate, _ in segments)
+    timed = tuple(at for at, segment in enumerate(segments) if segment.predicate.changes_at is not None)
     paused = frozenset(definitions.paused)
     live = [campaign for campaign in campaigns.values() if not {campaign.name, ALL_CAMPAIGNS} & paused]
     return Workspace(
         version,
         definitions.digest,
         segments,
-        tuple(Asked(name, predicate.test, index.get(f"segment:{name}", ())) for name, predicate, _ in segments),
+        tests,
         tuple(predicate.changes_at for _, predicate, _ in segments),
         index,
-        tuple(at for at, segment in enumerate(segments) if segment.predicate.changes_at is not None),
+        timed,
+        _index((change, at) for at in timed for change in segments[at].predicate.reads),
+        _entered_first(tests),
         index_series(series for predicate in predicates for series in predicate.series),
         campaigns,
         _index((campaign.signal, campaign) for campaign in live),
         paused,
     )
+
+
+def _entered_first(tests: Sequence[Asked]) -> tuple[int, ...]:
+    """What holds for a user of whom nothing is known, at whatever time, and all that refers to it, at any remove."""
+    nobody = new_user(0)
+    todo = []
+    for at, (name, test, _) in enumerate(tests):
+        if test(nobody, 0):
+            nobody.memberships[name] = 0
+            todo.append(at)
+    found: set[int] = set()
+    while todo:
+        at = todo.pop()
+        if at not in found:
+            found.add(at)
+            todo += tests[at].dependents
+    return tuple(sorted(found))
 
 
 def _compile_segment(definition: SegmentDefinition) -> Compiled:

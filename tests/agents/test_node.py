@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import logging
+import os
 import random
 import re
 import subprocess
@@ -200,15 +201,15 @@ def command(data: Path, *arguments: str, **settings: object) -> subprocess.Compl
 
 
 async def test_a_second_process_on_the_folder_is_refused(tmp_path: Path) -> None:
-    """While a node uses a folder, another process says who is in the way and ends with 2; so does a second node."""
+    """While a node uses a folder, another process names the one in the way and ends with 2; so does a second node."""
     async with running(tmp_path):
-        with pytest.raises(BadSetting, match="another process uses this folder"):
+        with pytest.raises(BadSetting, match=f"process {os.getpid()} uses this folder"):
             async with running(tmp_path):
                 pass
         ended = await asyncio.to_thread(command, tmp_path, "run")
 
     assert ended.returncode == 2
-    assert "another process uses this folder" in ended.stderr
+    assert f"process {os.getpid()} uses this folder" in ended.stderr
 
 
 def test_an_unknown_setting_is_refused() -> None:
