@@ -24,6 +24,7 @@ CHANGE_S: Final = 5.0
 CHANGES: Final = 2
 FROZEN_S: Final = 2 * SESSION_S
 MARK_S_MAX: Final = 30.0
+SOON_S: Final = 12.0
 REFUSED_S: Final = 3.0
 SMALL_BYTES: Final = 150
 ADMIN_S_MAX: Final = 20.0
@@ -90,16 +91,22 @@ async def frozen(fleet: Fleet) -> bool:
     return await _wake(fleet, member, FROZEN_S)
 
 
-async def at_step(fleet: Fleet, name: str) -> bool:
-    """The same at a step of its work, where it has told the broker or its own disk a part."""
-    member = one_of(fleet)
+async def at_step(fleet: Fleet, name: str, call: int = 0) -> bool:
+    """The same at a call of a step of its work, where it has told the broker or its own disk a part."""
+    member, guest = one_of(fleet), fleet.members[GUEST]
     await fleet.stop(member)
     await fleet.whole()
-    await member.start(name, fleet.dice.randint(1, FREEZES[name].calls_max), freezes=True)
+    await member.start(name, call or fleet.dice.randint(1, FREEZES[name].calls_max), freezes=True)
+    if not await _marked(member, SOON_S):  # one that a rebalance brings about
+        await guest.start()
     if not await _marked(member):
         return False
     member.frozen = True
-    return await _wake(fleet, member, FROZEN_S)
+    woken = await _wake(fleet, member, FROZEN_S)
+    if guest.lives:
+        await fleet.stop(guest)
+        await fleet.whole()
+    return woken
 
 
 async def frozen_at_a_step(fleet: Fleet) -> bool:
@@ -107,8 +114,8 @@ async def frozen_at_a_step(fleet: Fleet) -> bool:
     return await at_step(fleet, fleet.dice.choice(sorted(FREEZES)))
 
 
-async def _marked(member: Member) -> bool:
-    deadline = time.monotonic() + MARK_S_MAX
+async def _marked(member: Member, seconds: float = MARK_S_MAX) -> bool:
+    deadline = time.monotonic() + seconds
     while not member.mark.exists() and member.lives and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
     return member.mark.exists()

@@ -24,7 +24,7 @@ BROKERS: Final = "brokers"
 HITS: Final = {FLEET: 2, BROKERS: 1}
 """Of each fault in a whole run."""
 
-QUICK: Final = ("fault: one of two killed -9", "fault: frozen at a step", "fault: killed in a rebalance")
+QUICK: Final = ("fault: one of two killed -9", "fault: frozen at a step")
 SESSION_FAULTS_MAX: Final = 6
 TRIES_MAX: Final = 3
 HUNTS_MAX: Final = 3

@@ -12,6 +12,7 @@ from typing import Final
 from tests.chaos.points import Point
 
 ENGINE: Final = "agents.engine.engine:Engine"
+CLAIMS: Final = "agents.engine.kafka.claims:Claims"
 TRANSPORT: Final = "agents.engine.kafka.transport:KafkaTransport"
 STOPPING_S: Final = 0.5
 """A process of several threads does not stop at once: until then this one must not go on."""
@@ -26,13 +27,17 @@ CRASHES: Final[dict[str, Point]] = {
     "closing": Point(f"{ENGINE}._close", "before"),
     "closed": Point(f"{ENGINE}._close", "after"),
     "opening": Point(f"{ENGINE}._open", "before"),
-    "fenced": Point("agents.engine.kafka.transport:restore", "before"),
+    "restoring": Point("agents.engine.kafka.transport:restore", "before"),
     "restored": Point("agents.engine.kafka.transport:restore", "after"),
+    "fencing": Point(f"{CLAIMS}._fence", "before"),
+    "fenced": Point(f"{CLAIMS}._fence", "after"),
+    "claiming": Point(f"{CLAIMS}.renew", "before"),
+    "claimed": Point(f"{CLAIMS}.renew", "after"),
     "opened": Point(f"{ENGINE}._open", "after"),
     "settled": Point("agents.delivery.agent:settle_uncertain", "after"),
     "flowing": Point(f"{ENGINE}._flow", "before"),
 }
-"""While a rebalance goes on, at whose second call after the start it ends: the first one opened the partitions."""
+"""While a rebalance goes on: at the first of these calls after the start, or a later one."""
 
 FREEZES: Final[dict[str, Point]] = {
     "confirming": Point(f"{TRANSPORT}.confirm", "before", 30),
@@ -44,8 +49,10 @@ FREEZES: Final[dict[str, Point]] = {
     "linked": Point("channels.sinks.avro_files:_link", "after", 3),
     "cursor": Point("agents.export:Export._advance", "before", 3),
     "intake": Point("agents.intake:Intake.handle", "before", 10),
+    "claimed": Point(f"{CLAIMS}.renew", "after", 2),
+    "given up": Point(f"{TRANSPORT}.suspend", "after", 2),
 }
-"""At a call of the first so many after the start."""
+"""At a call of the first so many after the start; a rebalance brings about the last one's second call."""
 
 
 def steps() -> dict[str, Point]:
