@@ -70,7 +70,7 @@ def wanted_of(asked: argparse.Namespace) -> Wanted:
 def broker_for(wanted: Wanted, bugs: list[str], folder: Path, stack: ExitStack) -> str:
     """The address of a Kafka if one is needed; without one, CI fails and others go on without Kafka, and say so."""
     kinds = {kind for kind, _ in wanted} | {BUGS[name].transport if name in BUGS else several.FLEET for name in bugs}
-    if kinds <= {"embedded"}:
+    if kinds <= {"embedded", several.BROKERS}:
         return ""
     try:
         return stack.enter_context(Broker.from_environment(folder / "broker")).address

@@ -41,7 +41,7 @@ BUGS: Final[dict[str, Bug]] = {
         "an attempt needs a proof, younger than two seconds, that the partition is still ours",
         "agents.engine.kafka.transport:KafkaTransport.confirm",
         _unproven,
-        ("confirming", "confirming", "confirming"),
+        ("fault: all paused while one is frozen",) * 2,
     ),
     "reclaimed_unproven": Bug(
         "what was given up is ours again only if nobody has had it since",

@@ -54,6 +54,7 @@ class Fleet(Session):
         self.settled: dict[str, bool] = {}
         self.faults: list[str] = []
         self.slowest_s = 0.0
+        self.is_hushed = False
         self._loading = True
 
     def _order(self, name: str, seed: int) -> dict[str, Any]:
@@ -114,7 +115,8 @@ class Fleet(Session):
         """Feed until told to end, whatever happens to the workers."""
         while self._loading:
             with suppress(*GONE):
-                await self.feed()
+                if not self.is_hushed:
+                    await self.feed()
             await asyncio.sleep(LOAD_S)
 
     # ---- looking
@@ -136,6 +138,16 @@ class Fleet(Session):
         """Wait until those that live hold every partition between them, each once."""
         every = list(range(PARTITIONS))
         return await self.until("whole", lambda found: found["partitions"] == every)
+
+    async def still(self) -> bool:
+        """Wait, under no load, until nothing is under way; False, and a fault, if it does not come."""
+        deadline = time.monotonic() + SETTLE_S_MAX
+        while not await self._is_still():
+            if time.monotonic() > deadline:
+                self.faults.append(f"not still after {SETTLE_S_MAX:.0f} s without load")
+                return False
+            await asyncio.sleep(LOOK_S)
+        return True
 
     async def settle_held(self) -> None:
         """What an operator does with held mails: ask the mail server, discard what it took, release the rest."""

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from agents.delivery.agent import Delivery
+from tables.dispatches import Dispatch
 from tests.chaos.points import Point
 
 ENGINE: Final = "agents.engine.engine:Engine"
@@ -49,10 +51,27 @@ FREEZES: Final[dict[str, Point]] = {
     "linked": Point("channels.sinks.avro_files:_link", "after", 3),
     "cursor": Point("agents.export:Export._advance", "before", 3),
     "intake": Point("agents.intake:Intake.handle", "before", 10),
+    "mailing": Point("tests.chaos.fleet.steps:before_mail", "after", 10),
     "claimed": Point(f"{CLAIMS}.renew", "after", 2),
     "given up": Point(f"{TRANSPORT}.suspend", "after", 2),
 }
 """At a call of the first so many after the start; a rebalance brings about the last one's second call."""
+
+
+def before_mail() -> None:
+    """A step of its own: a mail is recorded as being attempted, and nobody has asked whether it is still ours."""
+
+
+def watch_mails() -> None:
+    """Let `before_mail` be called before each mail is carried to its outcome."""
+    real = Delivery._carry
+
+    async def carry(self: Delivery, partition: int, dispatch: Dispatch) -> bool:
+        if dispatch.channel == "email":
+            before_mail()
+        return await real(self, partition, dispatch)
+
+    setattr(Delivery, "_carry", carry)  # noqa: B010
 
 
 def steps() -> dict[str, Point]:
