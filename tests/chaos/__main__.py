@@ -19,12 +19,15 @@ from functools import partial
 from pathlib import Path
 
 from tests.broker.kafka import Broker, BrokerUnavailableError
+from tests.chaos.fleet import run as several
+from tests.chaos.fleet.planted import BUGS as FLEET_BUGS
 from tests.chaos.hunting import cover, hunt
 from tests.chaos.plan import Wanted, full, quick, sessions
 from tests.chaos.planted import BUGS
 from tests.chaos.result import Result
 from tests.chaos.soak import SOAK_S, soak
 
+TRANSPORTS = ("embedded", "kafka")
 Job = Callable[[], Awaitable[None]]
 
 
@@ -36,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--embedded", type=int, default=17, help="hits of each point on the embedded log")
     parser.add_argument("--kafka", type=int, default=3, help="hits of each point on Kafka")
     parser.add_argument("--bugs", default="all", help="planted bugs to hunt: all, none, or names with commas between")
-    parser.add_argument("--only", default="", help="only points whose name begins so")
+    parser.add_argument("--only", default="", help="only points whose name begins so; fleet, brokers: only these")
     parser.add_argument("--soak", type=float, default=SOAK_S, help="seconds of a long life on each transport; 0: none")
     parser.add_argument("--at-once", type=int, default=4, help="sessions side by side; they mostly wait")
     parser.add_argument("--keep", type=Path, help="work in this folder, and keep what failed")
@@ -47,25 +50,27 @@ def bugs_of(asked: argparse.Namespace) -> list[str]:
     """The planted bugs to hunt."""
     if asked.quick or asked.bugs == "none":
         return []
-    return sorted(BUGS) if asked.bugs == "all" else asked.bugs.split(",")
+    return sorted({**BUGS, **FLEET_BUGS}) if asked.bugs == "all" else asked.bugs.split(",")
 
 
 def soaks_of(asked: argparse.Namespace, wanted: Wanted, address: str) -> list[tuple[str, str]]:
     """Transport and broker of each long life."""
-    transports = sorted({transport for transport, _ in wanted}) if asked.soak and not asked.quick else []
+    found = {transport for transport, _ in wanted if transport in TRANSPORTS}
+    transports = sorted(found) if asked.soak and not asked.quick else []
     return [(transport, address if transport == "kafka" else "") for transport in transports]
 
 
 def wanted_of(asked: argparse.Namespace) -> Wanted:
     """What is to be hit how often."""
     wanted = quick(asked.seed) if asked.quick else full(asked.embedded, asked.kafka)
-    return Wanted({place: count for place, count in wanted.items() if place[1].startswith(asked.only)})
+    alone = Wanted({place: count for place, count in wanted.items() if place[1].startswith(asked.only)})
+    return alone + several.wanted_of(asked.only, quick=asked.quick)
 
 
 def broker_for(wanted: Wanted, bugs: list[str], folder: Path, stack: ExitStack) -> str:
     """The address of a Kafka if one is needed; without one, CI fails and others go on without Kafka, and say so."""
-    transports = {transport for transport, _ in wanted} | {BUGS[name].transport for name in bugs}
-    if "kafka" not in transports:
+    kinds = {kind for kind, _ in wanted} | {BUGS[name].transport if name in BUGS else several.FLEET for name in bugs}
+    if kinds <= {"embedded", several.BROKERS}:
         return ""
     try:
         return stack.enter_context(Broker.from_environment(folder / "broker")).address
@@ -73,9 +78,9 @@ def broker_for(wanted: Wanted, bugs: list[str], folder: Path, stack: ExitStack) 
         if os.environ.get("CI") == "true":
             raise
         print(f"NOTHING IS KILLED ON KAFKA: {missing}", file=sys.stderr, flush=True)
-        for place in [place for place in wanted if place[0] == "kafka"]:
+        for place in [place for place in wanted if place[0] != "embedded"]:
             del wanted[place]
-        bugs[:] = [name for name in bugs if BUGS[name].transport != "kafka"]
+        bugs[:] = [name for name in bugs if name in BUGS and BUGS[name].transport == "embedded"]
         return ""
 
 
@@ -105,10 +110,14 @@ async def run(asked: argparse.Namespace, folder: Path) -> int:
             partial(soak, folder / f"soak-{transport}", asked.seed, broker, asked.soak, result)
             for transport, broker in soaks_of(asked, wanted, address)
         ]
+        jobs += several.jobs_of(wanted, folder, asked.seed, address, result)
         for number, (transport, names) in enumerate(sessions(wanted, asked.seed)):
             where, broker = folder / f"{transport}-{number}", address if transport == "kafka" else ""
             jobs.append(partial(cover, where, names, asked.seed + number, broker, result))
-        for name in bugs:
+        jobs += [
+            partial(several.hunt, folder, name, asked.seed, address, result) for name in bugs if name in FLEET_BUGS
+        ]
+        for name in (name for name in bugs if name in BUGS):
             broker = address if BUGS[name].transport == "kafka" else ""
             jobs.append(partial(hunt, folder / f"bug-{name}", name, asked.seed, broker, result))
         await together(jobs, asked.at_once, result)

@@ -24,6 +24,8 @@ CHANGE_S: Final = 5.0
 CHANGES: Final = 2
 FROZEN_S: Final = 2 * SESSION_S
 MARK_S_MAX: Final = 30.0
+SOON_S: Final = 12.0
+PAUSED_S: Final = 3.0
 REFUSED_S: Final = 3.0
 SMALL_BYTES: Final = 150
 ADMIN_S_MAX: Final = 20.0
@@ -91,15 +93,26 @@ async def frozen(fleet: Fleet) -> bool:
 
 
 async def at_step(fleet: Fleet, name: str) -> bool:
-    """The same at a step of its work, where it has told the broker or its own disk a part."""
-    member = one_of(fleet)
+    """The same at a call of a step of its work, where it has told the broker or its own disk a part."""
+    member, guest = one_of(fleet), fleet.members[GUEST]
+    if not await _freeze_at(fleet, member, name):
+        return False
+    woken = await _wake(fleet, member, FROZEN_S)
+    if guest.lives:
+        await fleet.stop(guest)
+        await fleet.whole()
+    return woken
+
+
+async def _freeze_at(fleet: Fleet, member: Member, name: str) -> bool:
+    """Start a worker anew, and wait until it has come to the step and stands still; a third comes if it does not."""
     await fleet.stop(member)
     await fleet.whole()
     await member.start(name, fleet.dice.randint(1, FREEZES[name].calls_max), freezes=True)
-    if not await _marked(member):
-        return False
-    member.frozen = True
-    return await _wake(fleet, member, FROZEN_S)
+    if not await _marked(member, SOON_S):  # one that a rebalance brings about
+        await fleet.members[GUEST].start()
+    member.frozen = await _marked(member)
+    return member.frozen
 
 
 async def frozen_at_a_step(fleet: Fleet) -> bool:
@@ -107,8 +120,34 @@ async def frozen_at_a_step(fleet: Fleet) -> bool:
     return await at_step(fleet, fleet.dice.choice(sorted(FREEZES)))
 
 
-async def _marked(member: Member) -> bool:
-    deadline = time.monotonic() + MARK_S_MAX
+async def paused_while_frozen(fleet: Fleet) -> bool:
+    """All is paused while one stands still before an attempt: when it wakes, nothing goes out any more."""
+    member, guest = one_of(fleet), fleet.members[GUEST]
+    if not await _freeze_at(fleet, member, "confirming"):
+        return False
+    fleet.is_hushed = True
+    try:
+        taken_over = await fleet.whole() and await fleet.still()
+        await fleet.settle_held()
+        await fleet.still()
+        await fleet.ask("pause", campaign="*", paused=True)
+        before = len(fleet.calls), len(fleet.mail.taken)
+        member.signal(signal.SIGCONT)
+        await asyncio.sleep(PAUSED_S)
+        is_whole = await fleet.whole()
+        after = len(fleet.calls), len(fleet.mail.taken)
+        if after != before:
+            fleet.faults.append(f"paused, and then {before} calls and mails became {after}: a woken worker sent them")
+        await fleet.ask("pause", campaign="*", paused=False)
+    finally:
+        fleet.is_hushed = False
+    if guest.lives:
+        await fleet.stop(guest)
+    return taken_over and is_whole and await fleet.whole()
+
+
+async def _marked(member: Member, seconds: float = MARK_S_MAX) -> bool:
+    deadline = time.monotonic() + seconds
     while not member.mark.exists() and member.lives and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
     return member.mark.exists()
@@ -210,6 +249,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "fault: joining and leaving every 5 s": joining,
     "fault: frozen for two sessions": frozen,
     "fault: frozen at a step": frozen_at_a_step,
+    "fault: all paused while one is frozen": paused_while_frozen,
     "fault: killed in a rebalance": crashed_in_rebalance,
     "fault: data folder deleted, of one of two": folder_deleted,
     "fault: stale data folder back, after a move": folder_stale,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Final
 
 from tests.chaos.planted import Bug
@@ -10,10 +9,10 @@ from tests.chaos.points import find
 
 
 def _unfenced(real: Any) -> Any:
-    async def start_producer(settings: Any, topics: Any, transactional_id: str = "") -> Any:
-        return await real(settings, topics, transactional_id and f"{transactional_id}-{os.getpid()}")
+    async def fence(self: Any, owner: str) -> None:
+        self._fenced.add(owner)
 
-    return start_producer
+    return fence
 
 
 def _unproven(real: Any) -> Any:
@@ -23,18 +22,32 @@ def _unproven(real: Any) -> Any:
     return confirm
 
 
+def _unclaimed(real: Any) -> Any:
+    async def reclaim(self: Any) -> None:
+        for partition in self._committer.unclaimed():
+            self._committer.admit(partition)
+
+    return reclaim
+
+
 BUGS: Final[dict[str, Bug]] = {
     "fencing_left_out": Bug(
-        "an heir fences its predecessor",
-        "agents.engine.kafka.claims:start_producer",
+        "an heir fences whoever had its partition",
+        "agents.engine.kafka.claims:Claims._fence",
         _unfenced,
-        ("committing", "committed", "confirming", "writing", "intake"),
+        ("committing", "intake", "writing"),
     ),
     "lease_not_checked": Bug(
         "an attempt needs a proof, younger than two seconds, that the partition is still ours",
         "agents.engine.kafka.transport:KafkaTransport.confirm",
         _unproven,
-        ("confirming",),
+        ("fault: all paused while one is frozen",) * 2,
+    ),
+    "reclaimed_unproven": Bug(
+        "what was given up is ours again only if nobody has had it since",
+        "agents.engine.kafka.transport:KafkaTransport.reclaim",
+        _unclaimed,
+        ("given up", "given up"),
     ),
 }
 

@@ -18,8 +18,9 @@ from streams.errors import HeadraceError
 from tests.channels.mail_server import MailServer, mail_server
 from tests.channels.test_http import Endpoint, serving
 from tests.chaos.fleet.members import Member, Nursery, nursing
-from tests.chaos.fleet.topics import verify_topics
-from tests.chaos.session import GONE, SETTLE_BUG_S_MAX, SETTLE_S_MAX, Session
+from tests.chaos.fleet.sends import TOPICS, hold_sends
+from tests.chaos.outputs import read_topic
+from tests.chaos.session import GONE, SETTLE_ALL_S_MAX, SETTLE_BUG_S_MAX, SETTLE_S_MAX, Session
 from tests.chaos.verifier import Found, Verdict, verify
 
 PARTITIONS = 4
@@ -53,6 +54,7 @@ class Fleet(Session):
         self.settled: dict[str, bool] = {}
         self.faults: list[str] = []
         self.slowest_s = 0.0
+        self.is_hushed = False
         self._loading = True
 
     def _order(self, name: str, seed: int) -> dict[str, Any]:
@@ -113,7 +115,8 @@ class Fleet(Session):
         """Feed until told to end, whatever happens to the workers."""
         while self._loading:
             with suppress(*GONE):
-                await self.feed()
+                if not self.is_hushed:
+                    await self.feed()
             await asyncio.sleep(LOAD_S)
 
     # ---- looking
@@ -135,6 +138,16 @@ class Fleet(Session):
         """Wait until those that live hold every partition between them, each once."""
         every = list(range(PARTITIONS))
         return await self.until("whole", lambda found: found["partitions"] == every)
+
+    async def still(self) -> bool:
+        """Wait, under no load, until nothing is under way; False, and a fault, if it does not come."""
+        deadline = time.monotonic() + SETTLE_S_MAX
+        while not await self._is_still():
+            if time.monotonic() > deadline:
+                self.faults.append(f"not still after {SETTLE_S_MAX:.0f} s without load")
+                return False
+            await asyncio.sleep(LOOK_S)
+        return True
 
     async def settle_held(self) -> None:
         """What an operator does with held mails: ask the mail server, discard what it took, release the rest."""
@@ -162,8 +175,10 @@ class Fleet(Session):
         for row in found.dispatches:  # what the operator discarded had been accepted, and was held
             if row["reason"] == "discarded" and self.settled.get(row["dispatch_id"]):
                 row["state"] = "held"
+        for topic in ("currents", "segment-changes", *TOPICS.values()):
+            found.topics[topic] = await asyncio.to_thread(read_topic, self.broker, f"{self.app}.{topic}")
         verdict = verify(self.work, found)
-        await asyncio.to_thread(verify_topics, self.work, self.app, self.broker, found.exports, verdict)
+        hold_sends(self.work, found.topics, verdict)
         verdict.faults += self.faults
         return verdict
 
@@ -206,14 +221,21 @@ class Fleet(Session):
         await self.whole()
 
     async def _until_rest(self) -> None:
-        deadline = time.monotonic() + (SETTLE_BUG_S_MAX if self.bug else SETTLE_S_MAX)
-        while time.monotonic() < deadline:
-            if await self._is_applied() and self._again == [] and await self._is_still():
-                return
+        """Wait until everything is at rest, or nothing has come for long."""
+        patience_s = SETTLE_BUG_S_MAX if self.bug else SETTLE_S_MAX
+        began, seen = time.monotonic(), -1
+        deadline = began + patience_s
+        while time.monotonic() < min(deadline, began + SETTLE_ALL_S_MAX):
             with suppress(*GONE):
                 if self._again:
                     await self.feed()
+            if await self._is_applied() and not self._again and await self._is_still():
+                return
+            arrived = len(self.calls) + len(self.mail.taken)
+            if arrived != seen:
+                seen, deadline = arrived, time.monotonic() + patience_s
             await asyncio.sleep(LOOK_S)
+        self.faults.append("the fleet did not come to rest: nothing that could be seen happened for a long time")
 
     async def _is_still(self) -> bool:
         with suppress(*GONE):

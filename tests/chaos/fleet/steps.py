@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from agents.delivery.agent import Delivery
+from tables.dispatches import Dispatch
 from tests.chaos.points import Point
 
 ENGINE: Final = "agents.engine.engine:Engine"
+CLAIMS: Final = "agents.engine.kafka.claims:Claims"
 TRANSPORT: Final = "agents.engine.kafka.transport:KafkaTransport"
 STOPPING_S: Final = 0.5
 """A process of several threads does not stop at once: until then this one must not go on."""
@@ -26,13 +29,17 @@ CRASHES: Final[dict[str, Point]] = {
     "closing": Point(f"{ENGINE}._close", "before"),
     "closed": Point(f"{ENGINE}._close", "after"),
     "opening": Point(f"{ENGINE}._open", "before"),
-    "fenced": Point("agents.engine.kafka.transport:restore", "before"),
+    "restoring": Point("agents.engine.kafka.transport:restore", "before"),
     "restored": Point("agents.engine.kafka.transport:restore", "after"),
+    "fencing": Point(f"{CLAIMS}._fence", "before"),
+    "fenced": Point(f"{CLAIMS}._fence", "after"),
+    "claiming": Point(f"{CLAIMS}.renew", "before"),
+    "claimed": Point(f"{CLAIMS}.renew", "after"),
     "opened": Point(f"{ENGINE}._open", "after"),
     "settled": Point("agents.delivery.agent:settle_uncertain", "after"),
     "flowing": Point(f"{ENGINE}._flow", "before"),
 }
-"""While a rebalance goes on, at whose second call after the start it ends: the first one opened the partitions."""
+"""While a rebalance goes on: at the first of these calls after the start, or a later one."""
 
 FREEZES: Final[dict[str, Point]] = {
     "confirming": Point(f"{TRANSPORT}.confirm", "before", 30),
@@ -44,8 +51,27 @@ FREEZES: Final[dict[str, Point]] = {
     "linked": Point("channels.sinks.avro_files:_link", "after", 3),
     "cursor": Point("agents.export:Export._advance", "before", 3),
     "intake": Point("agents.intake:Intake.handle", "before", 10),
+    "mailing": Point("tests.chaos.fleet.steps:before_mail", "after", 10),
+    "claimed": Point(f"{CLAIMS}.renew", "after", 2),
+    "given up": Point(f"{TRANSPORT}.suspend", "after", 2),
 }
-"""At a call of the first so many after the start."""
+"""At a call of the first so many after the start; a rebalance brings about the last one's second call."""
+
+
+def before_mail() -> None:
+    """A step of its own: a mail is recorded as being attempted, and nobody has asked whether it is still ours."""
+
+
+def watch_mails() -> None:
+    """Let `before_mail` be called before each mail is carried to its outcome."""
+    real = Delivery._carry
+
+    async def carry(self: Delivery, partition: int, dispatch: Dispatch) -> bool:
+        if dispatch.channel == "email":
+            before_mail()
+        return await real(self, partition, dispatch)
+
+    setattr(Delivery, "_carry", carry)  # noqa: B010
 
 
 def steps() -> dict[str, Point]:
