@@ -46,6 +46,7 @@ from streams.errors import BadSetting
 from streams.events import JSONValue
 from streams.policy.retention import read_retention
 from tables.format import check_format
+from tables.moved import refuse_moved
 from tables.store import Store
 
 META_PARTITIONS: Final = b"partitions"
@@ -84,7 +85,8 @@ class Node:
         return self.engine.failure
 
     async def connect(self) -> None:
-        """Connect the transport and read the workspaces: enough for commands."""
+        """Connect the transport and read the workspaces: enough for commands. Raises BadSetting if it was moved."""
+        refuse_moved(self.store)
         await self.engine.transport.start()
         await self.workspaces.load()
 

@@ -18,6 +18,7 @@ from streams.mailbox import Step, Switch, decode_letter
 from streams.outputs import to_outputs
 from streams.records import Output, Record
 from streams.sends import Send
+from tables.moved import refuse_arriving
 from tables.partition import PartitionState, UsersView
 
 NAME: Final = "users"
@@ -74,6 +75,7 @@ class Users:
 
     async def open(self, partition: int) -> None:
         """Continue a partition's fold; one that never folded anything begins with the first workspace."""
+        refuse_arriving(self._engine.store, partition)
         state = PartitionState(self._engine.store, partition)
         if state.position.next_offset == 0 and state.position.version < 0:
             state.position.version = self._workspaces.first_version
