@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -25,6 +26,7 @@ from streams.errors import BadDefinition, BadInput, BadSetting, HeadraceError
 
 Run = Callable[[Settings, argparse.Namespace], int]
 TAIL_COLUMNS: Final = ("partition", "offset", "time", "key", "headers", "value")
+EXIT_INTERRUPTED: Final = 130
 ASKED_WRONGLY: Final = (SettingsError, WorkspaceError, BadSetting, BadDefinition, BadInput)
 
 
@@ -37,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
     except (*ASKED_WRONGLY, HeadraceError, OSError) as error:
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         print(f"headrace: {text}", file=sys.stderr)
@@ -152,13 +154,20 @@ def _letters_list(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _letters_replay(settings: Settings, arguments: argparse.Namespace) -> int:
+    """Ctrl-C and SIGTERM stop it between two portions, with what it has done."""
     from agents.web.replay import replay_all, summary
 
     async def work() -> Any:
+        stop = asyncio.Event()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+        wanted = {"reason": arguments.reason, "limit": arguments.limit, "again": arguments.again}
         async with _session(settings) as session:
-            return await replay_all(session, reason=arguments.reason, limit=arguments.limit, again=arguments.again)
+            return await replay_all(session, **wanted, is_stopped=stop.is_set)
 
-    return _show(arguments, _loop(work()), summary)
+    total = _loop(work())
+    _show(arguments, total, summary)
+    return EXIT_INTERRUPTED if total["stopped"] else 0
 
 
 def _config_check(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -262,6 +271,13 @@ def _restore(settings: Settings, arguments: argparse.Namespace) -> int:
         raise BadSetting(f"--hold-for: {error}") from None
     work = restore(settings, SystemClock(), arguments.folder, hold=arguments.hold, hold_for_ms=hold_for_ms)
     return _show(arguments, _loop(work), listing.tree)
+
+
+def _move(settings: Settings, arguments: argparse.Namespace) -> int:
+    from agents.move.mover import move
+    from config.clock import SystemClock
+
+    return _show(arguments, _loop(move(settings, SystemClock(), arguments.folder)), listing.tree)
 
 
 # ---- serving
@@ -369,6 +385,7 @@ RUNS: Final[dict[str, Run]] = {
     "sends discard": _settle,
     "backup": _backup,
     "restore": _restore,
+    "move": _move,
     "dead-letters list": _letters_list,
     "dead-letters replay": _letters_replay,
     "config check": _config_check,

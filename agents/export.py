@@ -70,7 +70,7 @@ class Export:
         """Continue at the first record that no file holds, or at the oldest that is left if files are new here."""
         self._locks.setdefault(partition, asyncio.Lock())
         cursors = read_cursors(self._engine.store, partition)
-        if not cursors.files:
+        if not (cursors.files or cursors.next_offset):
             place = (topics.CURRENTS.name, partition)
             cursors.next_offset = (await self._engine.transport.starts([place]))[place]
         self._partitions[partition] = _Partition(cursors)
@@ -174,11 +174,14 @@ class Export:
         pending = held.pending.get(event_type) if held else None
         while held is not None and pending is not None and pending.values:
             await self._engine.transport.sync()
-            written = await self._sink.write(event_type, pending.values, partition, self._engine.pace.breathe)
-            pending.drop(written.last_offset)
+            shift = held.cursors.shift
+            values = [(offset + shift, value) for offset, value in pending.values] if shift else pending.values
+            written = await self._sink.write(event_type, values, partition, self._engine.pace.breathe)
+            last_offset = written.last_offset - shift
+            pending.drop(last_offset)
             if not pending.values:
                 del held.pending[event_type]
-            held.cursors.last[event_type] = written.last_offset
+            held.cursors.last[event_type] = last_offset
             held.cursors.files += 1
             held.cursors.rows += written.rows
             await self._advance(partition, held)

@@ -47,6 +47,7 @@ from streams.events import JSONValue
 from streams.policy.retention import read_retention
 from tables.format import check_format
 from tables.memory import store_share
+from tables.moved import refuse_moved
 from tables.store import Store
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class Node:
         return self.engine.failure
 
     async def connect(self) -> None:
-        """Connect the transport and read the workspaces: enough for commands."""
+        """Connect the transport and read the workspaces: enough for commands. Raises BadSetting if it was moved."""
+        refuse_moved(self.store)
         await self.engine.transport.start()
         await self.workspaces.load()
 

@@ -19,6 +19,7 @@ from streams.outputs import to_outputs
 from streams.records import Output, Record
 from streams.sends import Send
 from tables.memory import rows_bytes
+from tables.moved import refuse_arriving
 from tables.partition import PartitionState, UsersView
 
 NAME: Final = "users"
@@ -75,6 +76,7 @@ class Users:
 
     async def open(self, partition: int) -> None:
         """Continue a partition's fold; one that never folded anything begins with the first workspace."""
+        refuse_arriving(self._engine.store, partition)
         settings = self._engine.settings
         recent_bytes = rows_bytes(settings.memory_bytes, settings.partitions)
         state = PartitionState(self._engine.store, partition, recent_bytes)

@@ -7,6 +7,9 @@ import yaml
 
 FILES_MAX: Final = 20_000
 FILE_BYTES_MAX: Final = 1024 * 1024
+FILE_ITEMS_MAX: Final = 100_000
+"""What a file may hold, everything counted as often as it is referred to."""
+
 DEMO_FOLDER: Final = Path(__file__).parent / "demo"
 
 
@@ -34,6 +37,30 @@ def _read(path: Path) -> object:
     try:
         if path.stat().st_size > FILE_BYTES_MAX:
             raise WorkspaceError(f"{path}: larger than {FILE_BYTES_MAX} bytes; split it")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is the safe one, with a bound
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise WorkspaceError(f"{path}: {error}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a file whose references to references stand for more than it may hold."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _weight(node, {}) > FILE_ITEMS_MAX:
+            raise yaml.YAMLError(f"holds more than {FILE_ITEMS_MAX} items, counting what its aliases stand for")
+        return node
+
+
+def _weight(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many items a node stands for; too many where it holds itself."""
+    found = known.get(id(node))
+    if found is None:
+        known[id(node)] = FILE_ITEMS_MAX + 1
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [each for pair in node.value for each in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        found = known[id(node)] = 1 + sum(_weight(child, known) for child in children)
+    return found

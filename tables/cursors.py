@@ -9,12 +9,16 @@ from tables.store import Batch, Store
 
 
 class Cursors(msgspec.Struct):
-    """One partition's exports: the last exported offset per type, where to read on, and what was written."""
+    """One partition's exports: the last exported offset per type, where to read on, and what was written.
+
+    `shift` is added to offsets in the names of files: the log was moved, and its offsets began anew.
+    """
 
     last: dict[str, int] = {}
     next_offset: int = 0
     files: int = 0
     rows: int = 0
+    shift: int = 0
 
 
 _decoder: Final = msgspec.msgpack.Decoder(Cursors)

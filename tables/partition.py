@@ -125,6 +125,11 @@ class PartitionState:
         self._passing.clear()
 
 
+def stage_state_position(batch: Batch, partition: int, position: Position) -> None:
+    """Add where a partition's fold stands to a batch that is not of its own state."""
+    batch.put("meta", _position_key(partition), pack(position))
+
+
 def _position_key(partition: int) -> bytes:
     return b"position\0" + partition.to_bytes(2, "big")
 

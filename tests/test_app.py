@@ -121,7 +121,14 @@ async def test_what_operators_do(tmp_path: Path) -> None:
         assert [row["reason"] for row in await answer(data, "dead-letters", "list", "--limit", "1")] == ["empty"]
         assert [row["value"] for row in await answer(data, "dead-letters", "list", "--reason", "not_json")] == ["hello"]
         replayed = await answer(data, "dead-letters", "replay", "--reason", "wrong_type")
-        assert replayed == {"letters": 1, "records": 1, "replayed_before": 0, "gone": 0, "not_held": []}
+        assert replayed == {
+            "letters": 1,
+            "records": 1,
+            "replayed_before": 0,
+            "gone": 0,
+            "not_held": [],
+            "stopped": False,
+        }
         assert await answer(data, "pause", "hi") == {"campaign": "hi", "paused": True}
         assert await answer(data, "resume", "--all") == {"campaign": "*", "paused": False}
         assert not (await answer(data, "definitions", "apply", workspace))["applied"]

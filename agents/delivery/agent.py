@@ -76,6 +76,13 @@ class Delivery:
         if self._clock is None:
             self._clock = asyncio.create_task(self._keep_time(), name="dispatches-clock")
 
+    async def settle(self, partition: int) -> None:
+        """Settle what a crash left between attempt and outcome, as `open` does, where nothing is to be attempted."""
+        table = Dispatches(self._engine.store, partition)
+        writer = Writer(self._engine, partition, table, lambda channels: None, self._engine.fail)
+        await settle_uncertain(table, writer, self._providers, self._finished)
+        await writer.close()
+
     async def close(self, partition: int) -> None:
         """Let the partition's attempts end, or cut them off, write what they gave, and forget it."""
         await asyncio.gather(*(pump.leave(partition, CLOSE_S) for pump in self._pumps.values()))

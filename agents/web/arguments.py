@@ -105,6 +105,8 @@ def _add_moves(add: Add) -> None:
         more,
     )
 
+    add("move", "take a stopped data folder of the embedded log to Kafka", _word("folder", "to move", type=Path))
+
 
 def _adder(parser: argparse.ArgumentParser, prefix: str, *, required: bool = True) -> Add:
     """A function that adds a command below `parser`, with `--json`."""

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from agents.engine.engine import Engine
 from config import metrics
 from streams import topics
@@ -59,7 +61,14 @@ class DeadLetters:
         ]
 
     async def replay(
-        self, partition: int, *, reason: str = "", limit: int = 0, again: bool = False
+        self,
+        partition: int,
+        *,
+        reason: str = "",
+        limit: int = 0,
+        again: bool = False,
+        start: int = 0,
+        end: int | None = None,
     ) -> dict[str, int] | None:
         """Put the letters in one partition back into `events`, oldest first; each at most once.
 
@@ -68,11 +77,15 @@ class DeadLetters:
             reason: only letters with this reason; empty for all.
             limit: at most so many letters; 0 for no limit.
             again: also letters that were replayed before.
+            start: only letters at or above this offset.
+            end: only letters below this offset; None for those that are there now, since a letter may be refused
+                and come back behind them.
 
         Returns:
-            {"letters": n, "records": n, "replayed_before": n, "gone": n}: a record of which several items were
-            refused is appended once; `gone` are letters that do not hold the record's bytes. None where
-            another process holds the partition.
+            {"letters": n, "records": n, "replayed_before": n, "gone": n, "next": offset, "end": offset}: a record
+            of which several items were refused is appended once; `gone` are letters that do not hold the record's
+            bytes. A call with `next` as `start` goes on, until it is `end`. None where another process holds the
+            partition.
 
         Raises:
             BadSetting: on Kafka, of a folder that nobody runs: only a worker that owns a partition may write.
@@ -83,22 +96,32 @@ class DeadLetters:
             return None
         counts = {"letters": 0, "records": 0, "replayed_before": 0, "gone": 0}
         async with self._lock:  # two replays at once would both find a letter unmarked
-            start, end = (await self._bounds([partition]))[partition]
-            async for page in self._pages(partition, start, end):
-                chosen = self._choose(partition, page, reason, counts, again=again)
-                await self._append(partition, chosen[: limit - counts["letters"]] if limit else chosen, counts)
+            kept, now = (await self._bounds([partition]))[partition]
+            stop = now if end is None else min(end, now)
+            reached = stop
+            async for page in self._pages(partition, max(start, kept), stop):
+                left = limit - counts["letters"] if limit else len(page)
+                chosen, reached = self._choose(partition, page, reason, counts, again=again, left=left)
+                await self._append(partition, chosen, counts)
                 if limit and counts["letters"] >= limit:
                     break
-            await self._forget(partition, start)
-        return counts
+            else:
+                reached = stop
+            await self._forget(partition, kept)
+        return {**counts, "next": reached, "end": stop}
 
     def _choose(
-        self, partition: int, page: list[Record], reason: str, counts: dict[str, int], *, again: bool
-    ) -> list[tuple[int, Letter]]:
-        """The letters of a page to replay, by offset; the others of this reason are counted."""
+        self, partition: int, page: list[Record], reason: str, counts: dict[str, int], *, again: bool, left: int
+    ) -> tuple[list[tuple[int, Letter]], int]:
+        """The first `left` letters of a page to replay, by offset, and the offset behind the last one looked at.
+
+        The others of this reason, up to there, are counted.
+        """
         replayed = Replayed(self._store, partition).between(page[0].offset, page[-1].offset + 1)
-        chosen = []
+        chosen: list[tuple[int, Letter]] = []
         for record in page:
+            if len(chosen) == left:
+                return chosen, record.offset
             letter = read_letter(record)
             if reason and letter.reason != reason:
                 continue
@@ -108,13 +131,15 @@ class DeadLetters:
                 counts["replayed_before"] += 1
             else:
                 chosen.append((record.offset, letter))
-        return chosen
+        return chosen, page[-1].offset + 1
 
     async def _append(self, partition: int, chosen: list[tuple[int, Letter]], counts: dict[str, int]) -> None:
         """Replays and their marks, together."""
         if not chosen:
             return
-        outputs = replays_of([letter for _, letter in chosen])
+        replays = replays_of([letter for _, letter in chosen])
+        # The log may have had more partitions when the record was refused, before it was moved.
+        outputs = [replace(each, partition=each.partition % self._transport.partitions) for each in replays]
         batch = self._transport.batch()
         marks = Replayed(self._store, partition)
         for offset, _ in chosen:

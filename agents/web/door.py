@@ -16,6 +16,9 @@ from streams.events import JSONValue
 from streams.track_request import NOTHING_VALID, read_track_request
 
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
+BODY_S_MAX: Final = 30.0
+"""A caller that sends more slowly loses its place among the few that are served at once."""
+
 REQUESTS_MAX: Final = 32
 RETRY_AFTER_S: Final = "1"
 DISK_RETRY_AFTER_S: Final = "10"
@@ -42,7 +45,11 @@ class Door:
             return refusal
         async with self._room:
             try:
-                body = await request.read()
+                async with asyncio.timeout(BODY_S_MAX):
+                    body = await request.read()
+            except TimeoutError:
+                metrics.LIMIT_HITS.labels("door_body_seconds").inc()
+                return _said(408, f"the body took more than {BODY_S_MAX:.0f} s; send it faster, or in parts")
             except web.HTTPRequestEntityTooLarge:
                 return _said(413, f"more than {BODY_BYTES_MAX} bytes; send fewer objects at once")
             return await self._take(body)

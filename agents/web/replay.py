@@ -1,8 +1,14 @@
 """Replaying dead letters over all partitions, whoever holds them."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from streams.events import JSONValue
+
+PORTION_LETTERS: Final = 1_000
+"""Of one request, so that a replay can be stopped between two."""
+
+_COUNTS: Final = ("letters", "records", "replayed_before", "gone")
 
 
 class Asked(Protocol):
@@ -12,24 +18,32 @@ class Asked(Protocol):
         """One command's answer. Raises HeadraceError."""
 
 
-async def replay_all(session: Asked, *, reason: str, limit: int, again: bool) -> dict[str, Any]:
-    """Replay partition by partition: see `DeadLetters.replay`; `limit` counts over all, 0 for no limit.
+async def replay_all(
+    session: Asked, *, reason: str, limit: int, again: bool, is_stopped: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
+    """Replay partition by partition, in portions: see `DeadLetters.replay`; `limit` counts over all, 0 for no limit.
+
+    Once `is_stopped` it returns after the portion under way. What was replayed is marked, so the same call goes on.
 
     Returns:
-        The sums, and under `not_held` the partitions that no process answered for.
+        The sums, under `not_held` the partitions that no process answered for, and `stopped` if it was.
     """
-    total: dict[str, Any] = {"letters": 0, "records": 0, "replayed_before": 0, "gone": 0, "not_held": []}
+    total: dict[str, Any] = {**dict.fromkeys(_COUNTS, 0), "not_held": [], "stopped": False}
     for partition in range(int(await session.ask("partitions", {}))):
-        left = limit - total["letters"]
-        if limit and not left:
-            break
-        args = {"partition": partition, "reason": reason, "limit": left if limit else 0, "again": again}
-        found = await session.ask("replay", args)
-        if found is None:
-            total["not_held"].append(partition)
-            continue
-        for name, count in found.items():
-            total[name] += count
+        args: dict[str, Any] = {"partition": partition, "reason": reason, "again": again}
+        while not (limit and total["letters"] >= limit):
+            if is_stopped():
+                return {**total, "stopped": True}
+            portion = min(PORTION_LETTERS, limit - total["letters"]) if limit else PORTION_LETTERS
+            found = await session.ask("replay", {**args, "limit": portion})
+            if found is None:
+                total["not_held"].append(partition)
+                break
+            for name in _COUNTS:
+                total[name] += found[name]
+            if found["next"] >= found["end"]:
+                break
+            args |= {"start": found["next"], "end": found["end"]}
     return total
 
 
@@ -42,4 +56,6 @@ def summary(total: dict[str, Any]) -> str:
         lines.append(f"without the record's bytes, which were gone: {total['gone']:,}")
     if total["not_held"]:
         lines.append(f"partitions {total['not_held']} are held by no process that answers here; ask again later")
+    if total["stopped"]:
+        lines.append("stopped; the same command replays the rest")
     return "\n".join(lines)

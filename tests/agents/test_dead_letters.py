@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -10,6 +12,7 @@ import pytest
 
 from agents.node import Node
 from agents.web import dead_letters
+from agents.web.replay import PORTION_LETTERS, replay_all
 from config.clock import ManualClock
 from streams.records import Output
 from streams.times import HOUR_MS, format_time
@@ -23,7 +26,7 @@ EARLY = event("ann", "early", time=LATER)
 async def replay(node: Node, **args: object) -> dict[str, int]:
     """Replay every partition over the control socket; the sums."""
     answers = [await ask(node, "replay", partition=partition, **args) for partition in range(PARTITIONS)]
-    return {name: sum(answer[name] for answer in answers) for name in answers[0]}
+    return {name: sum(answer[name] for answer in answers) for name in answers[0] if name not in ("next", "end")}
 
 
 async def test_a_replay_applies_what_was_refused_and_nothing_else(tmp_path: Path) -> None:
@@ -127,3 +130,72 @@ async def test_a_limit_and_a_reason_bound_a_replay(tmp_path: Path) -> None:
         "world": True,
         "again": False,
     }
+
+
+async def refused(data: Path, count: int) -> list[str]:
+    """Fill a folder with dead letters of as many records, each about one event that came too early; their users."""
+    users = [f"u{number % 37}" for number in range(count)]
+    async with running(data) as node:
+        for start in range(0, count, 500):
+            await process(node, *[event(user, "early", time=LATER) for user in users[start : start + 500]])
+    return users
+
+
+async def applied_once(data: Path, users: list[str]) -> None:
+    """Hold a folder to this: every letter went back into events once, and every item was applied once."""
+    async with running(data, ManualClock(NOW_MS + 2 * HOUR_MS)) as node:
+        await node.quiesce()
+        sources = [dict(record.headers).get("replay_of") for _, record in await records(node, "events")]
+        replays = [source for source in sources if source is not None]
+        assert len(replays) == len(set(replays)) == len(users)
+        for user in set(users):
+            found = await ask(node, "user", external_id=user)
+            assert found["events"]["early"]["count"] == users.count(user)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_killed_at_any_moment_a_replay_goes_on_and_repeats_nothing(seed: int, tmp_path: Path) -> None:
+    """Killed with -9 before, after and between its commits, again and again, it ends with each item applied once."""
+    users = await refused(tmp_path, 1_000)
+    dice, kills = Random(seed), 0
+    for attempt in range(12):
+        plan = [f"write:{dice.randrange(1, 15)}:{dice.choice(['before', 'after'])}"] if attempt < 3 else []
+        command = [sys.executable, "-m", "tests.agents.replay_once", str(tmp_path), *plan]
+        replaying = await asyncio.create_subprocess_exec(*command)
+        code = await replaying.wait()
+        if not code:
+            break
+        assert code == -signal.SIGKILL
+        kills += 1
+    assert kills == 3
+    await applied_once(tmp_path, users)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_replay_stops_when_asked_and_goes_on_later(number: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C and SIGTERM end the command between two portions, with what it did; the next one does the rest."""
+    users = await refused(tmp_path, 200)
+    command = [sys.executable, "-m", "tests.agents.replay_once", str(tmp_path), f"signal:{number.value}:3"]
+    replaying = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    out, _ = await replaying.communicate()
+    told = json.loads(out)
+    assert replaying.returncode == 130
+    assert told["stopped"]
+    assert 0 < told["letters"] < 200
+    again = await asyncio.create_subprocess_exec(*command[:-1], stdout=asyncio.subprocess.PIPE)
+    out, _ = await again.communicate()
+    assert json.loads(out)["letters"] == 200 - told["letters"]
+    await applied_once(tmp_path, users)
+
+
+async def test_portions_count_each_letter_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small its portions, a replay says the same, and does not follow letters that come back behind it."""
+    monkeypatch.setattr("agents.web.replay.PORTION_LETTERS", 3)
+    async with running(tmp_path) as node:
+        await process(node, *[b"hello", b"{}"] * 20, key=b"ann")  # refused again as often as it is replayed
+        first = await replay_all(node, reason="not_json", limit=7, again=False)
+        rest = await replay_all(node, reason="not_json", limit=0, again=False)
+        await node.quiesce()
+        assert len(await records(node, "dead-letters")) == 60
+    assert PORTION_LETTERS > 3
+    assert (first["letters"], rest["letters"], rest["replayed_before"]) == (7, 13, 7)

@@ -3,6 +3,10 @@
 `folders/v1.tar.xz` holds a data folder and its workspace, as commit 19ca30c left them after: six users' addresses, one
 `like` of each, an undecodable record, a purchase of `a`, files linked, and one more `like` of `a`, all at NOW_MS on
 two partitions. RocksDB's own text log and Faust's empty folder were left out.
+
+`folders/v2.tar.xz` holds one as commit e239d62 left it when it was killed: ten users who like, each with a mail (three
+between attempt and outcome at `smtp`, seven waiting), a webhook that failed once and is to be retried, and a log line
+due after two hours; a segment being built over them, two of nine users of one partition decided; two events unread.
 """
 
 import tarfile
@@ -18,14 +22,20 @@ from streams.profiles.row import decode_row, encode_row, new_user
 from tests.agents.nodes import NOW_MS, PARTITIONS, environment, event, process, running, until
 
 HOUR_MS = 3_600_000
+MINUTE_MS = 60_000
+
+
+def unpacked(name: str, folder: Path) -> Path:
+    """A stored folder, below another."""
+    with tarfile.open(Path(__file__).parent / "folders" / f"{name}.tar.xz") as packed:
+        packed.extractall(folder, filter="data")
+    return folder
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """The old folder, unpacked."""
-    with tarfile.open(Path(__file__).parent / "folders" / "v1.tar.xz") as packed:
-        packed.extractall(tmp_path, filter="data")
-    return tmp_path
+    """The first folder, unpacked."""
+    return unpacked("v1", tmp_path)
 
 
 async def test_an_old_folder_is_read_and_goes_on(old: Path) -> None:
@@ -50,6 +60,33 @@ async def test_an_old_folder_is_read_and_goes_on(old: Path) -> None:
     assert (old / "data/outbox/log.jsonl").read_bytes().startswith(lines)
     assert (old / "data/outbox/log.jsonl").read_bytes().count(b"\n") == 8
     assert (old / "data/outbox/email.mbox").read_bytes().count(b"\nX-Headrace-Dispatch: ") == 6
+
+
+async def test_what_was_under_way_in_an_old_folder_goes_on(tmp_path: Path) -> None:
+    """Open dispatches in every state, timers, a scan in progress and unread events of another version come to ends."""
+    folder = unpacked("v2", tmp_path)
+    clock = ManualClock(NOW_MS + 1)
+    async with running(folder / "data", clock, workspace=folder / "workspace") as node:
+        # What smtp was attempting is held, for nothing is set up that could say what became of it.
+        await until(lambda: node.queries.sends()["mail"].get("held") == 3)
+        await until(lambda: node.queries.sends()["mail"].get("sent") == 7)
+        await until(lambda: all(row["ended"] for row in node.queries.scans()))
+        await until(lambda: node.queries.totals()["custom_events"] == 12)
+        assert node.queries.totals()["users"] == 11
+        assert node.queries.segments()["fans"]["now"] == 11  # those of before, by the scan, and one by an event
+        assert node.queries.segments()["fresh"]["now"] == 11
+        clock.advance(MINUTE_MS)
+        await until(lambda: node.queries.sends()["hook"].get("sent") == 11)
+        clock.advance(2 * HOUR_MS)
+        await until(lambda: node.queries.sends()["later"].get("sent") == 11)
+        assert node.queries.segments()["fresh"]["now"] == 0
+        assert await node.ask("release", {"dispatch_id": "*"}) == 3
+        await node.quiesce()
+        assert node.queries.sends()["mail"] == {"sent": 10, "aborted": 1}
+    outbox = folder / "data/outbox"
+    assert (outbox / "email.mbox").read_bytes().count(b"\nX-Headrace-Dispatch: ") == 10
+    assert (outbox / "webhook.jsonl").read_bytes().count(b"\n") == 11
+    assert (outbox / "log.jsonl").read_bytes().count(b"\n") == 11
 
 
 async def test_the_old_log_is_still_read_beside_the_new(old: Path) -> None:

@@ -1,0 +1,1 @@
+"""The move of a folder of the embedded log to Kafka."""
