@@ -67,7 +67,7 @@ class Yard:
 
     async def load(self) -> None:
         """A few events twice a second, each of which becomes a send; among them what the drill wants refused."""
-        sender = producer_of(self._site)
+        sender = producer_of(self._site, log_level=2)
         likes = [(f"user-{at}", {"type": "event", "name": "like", "external_id": f"user-{at}"}) for at in range(USERS)]
         while self.open:
             await asyncio.to_thread(produce, self._site, likes, sender)
