@@ -18,9 +18,9 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from time import time
 from typing import NamedTuple
 
+from config.clock import SystemClock
 from tests.agents.nodes import write_workspace
 from tests.broker.fleets import Fleet, Provider, fleet
 from tests.broker.kafka import Broker
@@ -43,6 +43,11 @@ FILES = {
         "re_eligible_after": "0s",
     },
 }
+
+
+def time() -> float:
+    """Now, as Prometheus counts it."""
+    return SystemClock().now_ms() / 1000
 
 
 class Drill(NamedTuple):
