@@ -309,10 +309,12 @@ def _site(settings: Settings, role: str) -> Any:
 
 
 def _until_stopped(arguments: argparse.Namespace) -> Any:
+    import structlog
+
     async def work(site: Any, stop: asyncio.Event) -> None:
         settings = site.settings
         where = f"http://{settings.http}/health/ready" if settings.http else f"data in {settings.data}"
-        print(f"headrace takes events; {where}", file=sys.stderr)
+        structlog.get_logger("headrace").info("takes events", where=where)
         if arguments.json:
             print(json.dumps({"ready": True, "http": settings.http, "data": str(settings.data)}), flush=True)
         await stop.wait()

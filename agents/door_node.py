@@ -40,7 +40,7 @@ class DoorNode:
         self.board = Board(Doorway(self.log, clock), clock, about(settings, "door"))
         page = StatusPage(self.board, None, self)
         taker = Door(self.log, clock, keys)
-        self._server = HttpServer(lambda: False, lambda: generate_latest(metrics.REGISTRY), taker, page)
+        self._server = HttpServer(lambda: False, self._metrics, taker, page)
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -55,6 +55,9 @@ class DoorNode:
     async def ask(self, command: str, args: dict[str, Any]) -> JSONValue:
         """Nothing: a door holds no state."""
         raise BadSetting(f"{command!r} needs a worker; this process is a door")
+
+    async def _metrics(self) -> bytes:
+        return await asyncio.to_thread(generate_latest, metrics.REGISTRY)
 
     async def stop(self) -> None:
         """Answer what is under way, then disconnect."""

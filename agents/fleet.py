@@ -122,9 +122,9 @@ class Fleet:
             return False
         return bool(found["partitions"] == list(range(self.settings.partitions)))
 
-    def _metrics(self) -> bytes:
+    async def _metrics(self) -> bytes:
         """Every worker's metrics with its number as a label, and the fleet's own."""
-        return exposition(self._crew.families)
+        return await asyncio.to_thread(exposition, self._crew.families)
 
     def _has_failed(self) -> bool:
         return self.failure is not None and self.failure.done()

@@ -168,9 +168,9 @@ class Node:
         if self.server.ready:
             self.gauges.show()
 
-    def _metrics(self) -> bytes:
+    async def _metrics(self) -> bytes:
         self.refresh()
-        return generate_latest(metrics.REGISTRY)
+        return await asyncio.to_thread(generate_latest, metrics.REGISTRY)
 
     def _watch(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run work beside the agents; its error stops the process like theirs."""

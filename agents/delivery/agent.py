@@ -56,6 +56,7 @@ class Delivery:
             name: Pump(name, each.limits, self._carry, engine.pace, engine.fail) for name, each in providers.items()
         }
         self._seconds = {name: metrics.ATTEMPT_SECONDS.labels(name) for name in providers}
+        self._asked: dict[str, dict[str, float]] = {name: {} for name in providers}
         self._writers: dict[int, Writer] = {}
         self._clock: asyncio.Task[None] | None = None
         self.dispatches: dict[int, Dispatches] = {}
@@ -118,6 +119,11 @@ class Delivery:
     def pumps(self) -> dict[str, Pump]:
         """The pump of each channel, to look at."""
         return self._pumps
+
+    def oldest_s(self, channel: str) -> float:
+        """How long the provider has had the oldest request that it has not answered; 0 when it owes none."""
+        first = next(iter(self._asked[channel].values()), None)
+        return 0.0 if first is None else perf_counter() - first
 
     def position(self, topic: str, partition: int) -> int:
         """The next offset, as committed with the dispatches."""
@@ -212,12 +218,18 @@ class Delivery:
             await self._engine.pace.breathe()
             await self._engine.transport.confirm(partition)
             began = perf_counter()
+            asked = self._asked[dispatch.channel]
             # Nothing is awaited between this proof, the reading of pause and consent, and the attempt itself.
             refusal = self._permits.refusal(partition, dispatch.campaign, dispatch.channel, dispatch.user)
             if refusal:
                 receipt = Receipt(dispatch.dispatch_id, "aborted", refusal)
             else:
-                receipt = await provider.attempt(Request(dispatch.dispatch_id, dispatch.address, dispatch.request))
+                asked[dispatch.dispatch_id] = began
+                try:
+                    request = Request(dispatch.dispatch_id, dispatch.address, dispatch.request)
+                    receipt = await provider.attempt(request)
+                finally:
+                    del asked[dispatch.dispatch_id]
             seconds = perf_counter() - began
         self._seconds[dispatch.channel].observe(seconds)
         await writer.change(self._finished(table, dispatch, receipt, 0 if refusal else round(seconds * 1000)))

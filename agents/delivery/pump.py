@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from time import monotonic
 from typing import Final
 
 from agents.engine.pace import Pace
@@ -39,7 +38,6 @@ class Pump:
         self._fail = fail
         self._tables: dict[int, Dispatches] = {}
         self._tasks: dict[asyncio.Task[None], int] = {}
-        self._began_s: dict[asyncio.Task[None], float] = {}
         metrics.IN_FLIGHT_MAX.labels(channel).set(limits.in_flight)
         self._lanes: Counter[str] = Counter()
         self._silent: dict[str, None] = {}
@@ -92,12 +90,6 @@ class Pump:
     def silent(self) -> int:
         """How many hosts gave no answer at their last attempt."""
         return len(self._silent)
-
-    @property
-    def oldest_s(self) -> float:
-        """How long the oldest attempt under way has waited; 0 when there is none."""
-        first = next(iter(self._began_s.values()), None)
-        return 0.0 if first is None else monotonic() - first
 
     def wake(self) -> None:
         """Look again: something has become pending."""
@@ -162,12 +154,11 @@ class Pump:
     def _begin(self, partition: int, dispatch: Dispatch) -> None:
         task = asyncio.create_task(self._one(partition, dispatch))
         self._tasks[task] = partition
-        self._began_s[task] = monotonic()
         task.add_done_callback(self._ended)
         self._in_flight.set(len(self._tasks))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._tasks[task], self._began_s[task]
+        del self._tasks[task]
         self._in_flight.set(len(self._tasks))
         self.wake()
 

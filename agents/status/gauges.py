@@ -107,7 +107,7 @@ class Gauges:
         counts: Counter[tuple[str, ...]] = Counter()
         for channel, pump in delivery.pumps.items():
             metrics.SILENT_HOSTS.labels(channel).set(pump.silent)
-            metrics.OLDEST_ATTEMPT_SECONDS.labels(channel).set(pump.oldest_s)
+            metrics.OLDEST_ATTEMPT_SECONDS.labels(channel).set(delivery.oldest_s(channel))
             counts.update(dict.fromkeys(((channel, state) for state in OPEN_STATES), 0))
         for table in delivery.dispatches.values():
             for name, by_state in table.counts.items():
@@ -149,4 +149,5 @@ class Gauges:
         """This process alone, as the status board sees it."""
         now_ms = self._node.engine.clock.now_ms()
         worker = Worker("here", "up", self._began_ms)
-        return Look(now_ms, {"": families_of(metrics.REGISTRY)}, self.readers(), [worker])
+        families = await asyncio.to_thread(families_of, metrics.REGISTRY)  # with many partitions tens of milliseconds
+        return Look(now_ms, {"": families}, self.readers(), [worker])

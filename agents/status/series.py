@@ -10,12 +10,15 @@ class Series:
 
     def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
-        self._shown: set[tuple[str, ...]] = set()
+        self._shown: dict[tuple[str, ...], Gauge] = {}
 
     def show(self, values: Mapping[tuple[str, ...], float]) -> None:
         """Set these series and remove the others."""
-        for gone in self._shown.difference(values):
+        for gone in self._shown.keys() - values.keys():
             self._gauge.remove(*gone)
+            del self._shown[gone]
         for labels, value in values.items():
-            self._gauge.labels(*labels).set(value)
-        self._shown = set(values)
+            child = self._shown.get(labels)
+            if child is None:
+                child = self._shown[labels] = self._gauge.labels(*labels)
+            child.set(value)

@@ -1,5 +1,6 @@
 """What a node answers to commands: over the control socket, and to a folder's own session."""
 
+import asyncio
 from collections.abc import Callable
 from inspect import isawaitable, signature
 from pathlib import Path
@@ -156,7 +157,7 @@ def _readers(node: "Node") -> JSONValue:
 def _metrics(node: "Node") -> JSONValue:
     async def run(args: dict[str, Any]) -> list[Any]:
         node.refresh()
-        return families_of(metrics.REGISTRY)
+        return await asyncio.to_thread(families_of, metrics.REGISTRY)
 
     return run
 

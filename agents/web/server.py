@@ -1,6 +1,6 @@
 """The HTTP server of a process: health, metrics, and the door where there is one."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
@@ -19,7 +19,7 @@ class HttpServer:
     def __init__(
         self,
         has_failed: Callable[[], bool],
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], Awaitable[bytes]],
         door: Door | None,
         status: StatusPage | None = None,
         is_full: Callable[[], bool] = lambda: False,
@@ -72,4 +72,4 @@ class HttpServer:
         return web.json_response({"status": "ok" if self.ready else "starting"}, status=200 if self.ready else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._text_of_metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=await self._text_of_metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -58,9 +58,9 @@ async def running(data: Path, clock: Clock | None = None, **settings: object) ->
     await until(lambda: asyncio.all_tasks() <= before)
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds; fails after ten seconds."""
-    deadline = asyncio.get_running_loop().time() + WAIT_S
+async def until(holds: Callable[[], bool], seconds: float = WAIT_S) -> None:
+    """Wait until something holds; fails after ten seconds, or so many."""
+    deadline = asyncio.get_running_loop().time() + seconds
     while not holds():
         assert asyncio.get_running_loop().time() < deadline, "waited in vain"
         await asyncio.sleep(0.01)

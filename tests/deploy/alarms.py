@@ -18,9 +18,9 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from time import time
 from typing import NamedTuple
 
+from config.clock import SystemClock
 from tests.agents.nodes import write_workspace
 from tests.broker.fleets import Fleet, Provider, fleet
 from tests.broker.kafka import Broker
@@ -45,6 +45,11 @@ FILES = {
 }
 
 
+def time() -> float:
+    """Now, as Prometheus counts it."""
+    return SystemClock().now_ms() / 1000
+
+
 class Drill(NamedTuple):
     """One thing that is broken, the alerts that must fire of it, and those that may: they follow from it."""
 
@@ -67,7 +72,7 @@ class Yard:
 
     async def load(self) -> None:
         """A few events twice a second, each of which becomes a send; among them what the drill wants refused."""
-        sender = producer_of(self._site)
+        sender = producer_of(self._site, log_level=2)
         likes = [(f"user-{at}", {"type": "event", "name": "like", "external_id": f"user-{at}"}) for at in range(USERS)]
         while self.open:
             await asyncio.to_thread(produce, self._site, likes, sender)

@@ -21,6 +21,9 @@ EVERY = "1s"
 QUICKER = 20
 """Every `for` and every range is divided by this; thresholds, and what the alerts say, stay as they are."""
 
+FOR_S_MIN = 10
+"""Below, a machine that is busy for a moment would look like a worker that does not answer."""
+
 RANGE_S_MIN = 15
 """Below, a rate would have too few samples: a fleet's numbers are new every two seconds."""
 
@@ -39,7 +42,8 @@ def quickened(rules: str) -> str:
     document = yaml.safe_load(rules)
     for group in document["groups"]:
         for rule in group["rules"]:
-            rule["for"] = f"{seconds(rule['for']) // QUICKER}s"
+            held_s = seconds(rule["for"])
+            rule["for"] = f"{max(FOR_S_MIN, held_s // QUICKER) if held_s else 0}s"
             rule["expr"] = re.sub(
                 r"\[(\d+[smhd])\]", lambda found: f"[{max(RANGE_S_MIN, seconds(found[1]) // QUICKER)}s]", rule["expr"]
             )
