@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -237,14 +238,9 @@ def _import(settings: Settings, arguments: argparse.Namespace) -> int:
 
     choices = Choices(arguments.kind, read_mapping(arguments.map), arguments.again)
 
-    async def read(session: Any) -> Any:
-        return await import_csv(session, arguments.file, choices, SystemClock(), lambda n: _progress(n, n, 0))
-
     async def work() -> Any:
-        if arguments.dry_run:
-            return await read(None)
-        async with _session(settings, create=True) as session:
-            return await read(session)
+        async with nullcontext() if arguments.dry_run else _session(settings, create=True) as session:
+            return await import_csv(session, arguments.file, choices, SystemClock(), lambda n: _progress(n, n, 0))
 
     return _show(arguments, _loop(work()), summary)
 
