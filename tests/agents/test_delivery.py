@@ -209,7 +209,8 @@ async def test_a_stop_between_attempt_and_outcome_is_settled_by_the_provider(tmp
         hooks.answer = lambda request: Receipt(request.dispatch_id, "retry", "worker_stopped: x")
         mail.hangs = hooks.hangs = lambda request: False
         await rig.open()
-        await rig.until(lambda: len(hooks.asked) == 16)
+        await rig.until(lambda: rig.states == {"held": 8, "retry": 8})
+        assert len(hooks.asked) == 16
         hooks.answer = lambda request: Receipt(request.dispatch_id, "sent")
         rig.clock.advance(10_000)
         await rig.until(lambda: rig.delivery.idle)
