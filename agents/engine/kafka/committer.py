@@ -12,7 +12,7 @@ from agents.engine.kafka.topics import CHANGELOG, topic_name
 from agents.engine.pace import Pace
 from config import metrics
 from config.settings import Settings
-from streams.errors import Revoked
+from streams.errors import OutsideFailing, Revoked
 from streams.records import Output, Place
 from tables.changelog import Changelog
 from tables.store import Batch, Change, Store
@@ -89,6 +89,7 @@ class Committer:
         only then, since whoever reads a dispatch reads the user's row, too."""
         self._on_kept = on_kept
         self._desks: dict[int, _Desk] = {}
+        self._error: BaseException | None = None
         self._records = 0
         self._began_s = -GAP_S
         self._proven_s = -LEASE_S
@@ -135,7 +136,7 @@ class Committer:
             leaving = [
                 desk
                 for partition, desk in self._desks.items()
-                if desk.is_claimed and (partitions is None or partition in partitions)
+                if desk.is_claimed and self._error is None and (partitions is None or partition in partitions)
             ]
             for desk in leaving:
                 batch = self._store.batch(recording=True)
@@ -152,6 +153,8 @@ class Committer:
                 work.done.set_exception(_revoked(partition))
 
     def _desk(self, partition: int) -> _Desk:
+        if self._error is not None:
+            raise OutsideFailing(f"commits have ended with {self._error!r}") from self._error
         desk = self._desks.get(partition)
         if desk is None:
             raise _revoked(partition)
@@ -195,18 +198,37 @@ class Committer:
             share.desk.works = []
         for desk in leaving:  # what is handed in from here on comes after the release
             desk.is_claimed = False
-        if any(work.outputs or work.batch.changes for share in shares for work in share.works):
-            logged = await self._produce(shares)
-            for share in shares:
-                await self._keep(share, logged.get((CHANGELOG, share.partition)))
-            self.unkept = {}
-            self._on_kept()
-            # From its begin: the answer may have lain unread for as long as this process stood still.
-            self._proven_s = began
-        else:
+        try:
+            await self._bring(shares, began)
+        except BaseException as error:
+            self._fail(shares, error)
+            raise
+        metrics.COMMIT_SECONDS.observe(perf_counter() - began)
+
+    async def _bring(self, shares: Sequence[_Share], began: float) -> None:
+        """To the brokers, if there is anything for them, and to the store."""
+        if not any(work.outputs or work.batch.changes for share in shares for work in share.works):
             for share in shares:
                 await self._keep(share, None)
-        metrics.COMMIT_SECONDS.observe(perf_counter() - began)
+            return
+        logged = await self._produce(shares)
+        for share in shares:
+            await self._keep(share, logged.get((CHANGELOG, share.partition)))
+        self.unkept = {}
+        self._on_kept()
+        # From its begin: the answer may have lain unread for as long as this process stood still.
+        self._proven_s = began
+
+    def _fail(self, shares: Sequence[_Share], error: BaseException) -> None:
+        """Let whoever waits know, and whoever hands in from now on."""
+        self._error = error
+        for works in (*(share.works for share in shares), *(desk.works for desk in self._desks.values())):
+            for work in works:
+                if work.done is not None and not work.done.done():
+                    if isinstance(error, asyncio.CancelledError):
+                        work.done.cancel()
+                    else:
+                        work.done.set_exception(error)
 
     async def _keep(self, share: _Share, logged: Sent | None) -> None:
         """What a transaction has kept is written to the store, partition by partition: each knows how far it is."""

@@ -14,6 +14,7 @@ from agents.engine.kafka.committer import LEASE_S, Committer
 from agents.engine.kafka.topics import CHANGELOG
 from agents.engine.pace import Pace
 from config.settings import load_settings
+from streams.errors import OutsideFailing
 from streams.records import Place
 from tables.store import Store
 
@@ -74,3 +75,18 @@ async def test_a_commit_of_nothing_proves_nothing(tmp_path: Path, monkeypatch: p
         assert broker.lasting_s == [0.01]
         await committer.confirm(0)
     assert not broker.lasting_s
+
+
+async def test_a_failed_commit_is_told_to_whoever_waits_and_whoever_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for ever on a broker that refused: what was handed in fails, and what is handed in later, too."""
+    broker = Broker([])
+    async with committing(tmp_path, broker, monkeypatch) as committer:
+        batch = committer._store.batch(recording=True)
+        batch.put("meta", b"x\0\0\0", b"")
+        with pytest.raises(IndexError):
+            await committer.commit(0, batch, ())
+        with pytest.raises(OutsideFailing, match="IndexError"):
+            await committer.commit(0, batch, ())
+        await committer.release()
