@@ -7,7 +7,8 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test simulate alarms browser bench scan-proof isolation recovery-proof chaos check fmt schema clean
+.PHONY: help demo demo-once test simulate alarms browser bench fast test-fast scan-proof isolation recovery-proof \
+	chaos check fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -26,6 +27,13 @@ simulate: .venv/.dev-stamp ## run thousands of seeded runs with crashes; SEEDS=5
 
 bench: .venv/.dev-stamp ## measure the product beside stock Faust; ARGS='--help' lists the parts
 	@.venv/bin/python -m tests.bench $(ARGS)
+
+fast: .venv/.dev-stamp ## compile what runs for every event (needs a C compiler), prove it, use it from then on
+	@.venv/bin/python -c 'import setuptools' 2>/dev/null || $(PIP) setuptools
+	@.venv/bin/python -m tests.compiled
+
+test-fast: .venv/.dev-stamp ## run the tests of rules and state on the compiled modules
+	@.venv/bin/python -m pytest -p tests.compiled.plugin tests/streams tests/tables tests/channels/sinks $(ARGS)
 
 scan-proof: .venv/.dev-stamp ## a definition over a million users, killed twice, held to an oracle
 	@.venv/bin/python -m tests.bench.scan $(ARGS)

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from agents.web import listing
 from agents.web.arguments import arguments_parser
+from config.compiled import is_compiled, use_compiled
 from config.settings import Settings, SettingsError, load_settings
 from config.workspace import DEMO_FOLDER, WorkspaceError, read_workspace
 from streams.errors import BadDefinition, BadInput, BadSetting, HeadraceError
@@ -310,7 +311,7 @@ def _until_stopped(arguments: argparse.Namespace) -> Any:
     async def work(site: Any, stop: asyncio.Event) -> None:
         settings = site.settings
         where = f"http://{settings.http}/health/ready" if settings.http else f"data in {settings.data}"
-        structlog.get_logger("headrace").info("takes events", where=where)
+        structlog.get_logger("headrace").info("takes events", where=where, compiled=is_compiled())
         if arguments.json:
             print(json.dumps({"ready": True, "http": settings.http, "data": str(settings.data)}), flush=True)
         await stop.wait()
@@ -394,4 +395,9 @@ RUNS: Final[dict[str, Run]] = {
 }
 
 if __name__ == "__main__":
+    if use_compiled() == "stale" and {"run", "worker", "door", "demo"} & set(sys.argv[1:2]):
+        print(
+            "headrace: sources were changed after `make fast`; they run uncompiled until it is repeated",
+            file=sys.stderr,
+        )
     sys.exit(main())

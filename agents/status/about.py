@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from config.compiled import is_compiled
 from config.settings import Settings
 
 VERSION: Final = "0.1.0"
@@ -15,4 +16,5 @@ def about(settings: Settings, role: str = "worker") -> dict[str, Any]:
         "role": role,
         "transport": "Kafka" if settings.on_kafka else "embedded log",
         "clock": settings.clock,
+        "code": "compiled" if is_compiled() else "interpreted",
     }
