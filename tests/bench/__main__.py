@@ -38,7 +38,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--user-count", type=int, default=5_000)
     parser.add_argument("--warm", type=int, default=15_000, help="events before those that are measured")
     parser.add_argument("--events", type=int, default=40_000, help="events measured; the opponent gets a quarter")
-    parser.add_argument("--large-users", type=int, default=400_000, help="users of J3, each with a row of 1.2 kB")
+    parser.add_argument("--large-users", type=int, default=240_000, help="users of J3, each with a row of 1.2 kB")
     parser.add_argument("--rates", default=",".join(map(str, RATES)), help="events per second of the latency part")
     parser.add_argument("--transports", default=",".join(TRANSPORTS), help=f"of {', '.join(TRANSPORTS)}")
     parser.add_argument("--workers", default="1", help="numbers of worker processes on Kafka, such as 1,2")

@@ -23,7 +23,7 @@ from streams.codec import partition_of
 from streams.definitions import read_definitions
 from streams.ingest.raw_record import read_record
 from streams.mailbox import Cause
-from streams.profiles.row import decode_row, encode_row, new_user
+from streams.profiles.row import User, decode_row, encode_row, new_user
 from streams.times import DAY_MS
 from streams.users import decide_event, decide_timer
 from streams.workspace import compile_workspace
@@ -42,9 +42,9 @@ SILENCE_MS: Final = 100 * DAY_MS
 class Plan(msgspec.Struct, frozen=True):
     """How many users lie in the store, and how many events are drained over them."""
 
-    user_count: int = 400_000
-    warm: int = 5_000
-    events: int = 30_000
+    user_count: int = 240_000
+    warm: int = 2_000
+    events: int = 15_000
     seed: int = 1
     partitions: int = 8
 
@@ -53,7 +53,7 @@ def rows(plan: Plan) -> Iterator[bytes]:
     """The rows of a few users after some events each, over and over; every window has ended, and no timer is armed."""
     now_ms = time.time_ns() // 1_000_000 - SILENCE_MS
     workspace = compile_workspace(read_definitions(definitions("J2")), 0)
-    users = {}
+    users: dict[str, User] = {}
     for at, entry in enumerate(Stream("uniform", KINDS, plan.seed, now_ms, plan.partitions).take(KIND_EVENTS)):
         routed = read_record(entry.key, entry.value, now_ms).routed[0]
         is_new = routed.user not in users
