@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import msgspec
 
-from tests.bench import opponent, report, restoring, stages, subject
+from tests.bench import large_state, opponent, report, restoring, segments, stages, subject
 from tests.bench.child import run_child
 from tests.broker.kafka import Broker, BrokerUnavailableError
 
-PARTS: Final = ("throughput", "stages", "latency", "idle", "restore")
+PARTS: Final = ("throughput", "stages", "latency", "idle", "restore", "segments", "J3")
 JOBS: Final = ("J1", "J2")
 USERS: Final = ("zipf", "uniform")
 TRANSPORTS: Final = ("embedded", "kafka")
@@ -25,6 +25,7 @@ RATES: Final = (1_000, 5_000)
 LATENCY_S: Final = 6
 OPPONENT_SHARE: Final = 4
 WARM_EVENTS: Final = 120_000
+SEGMENTS: Final = (10, 1_000, 10_000)
 
 Results = dict[str, Any]
 
@@ -37,6 +38,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--user-count", type=int, default=5_000)
     parser.add_argument("--warm", type=int, default=15_000, help="events before those that are measured")
     parser.add_argument("--events", type=int, default=40_000, help="events measured; the opponent gets a quarter")
+    parser.add_argument("--large-users", type=int, default=240_000, help="users of J3, each with a row of 1.2 kB")
     parser.add_argument("--rates", default=",".join(map(str, RATES)), help="events per second of the latency part")
     parser.add_argument("--transports", default=",".join(TRANSPORTS), help=f"of {', '.join(TRANSPORTS)}")
     parser.add_argument("--workers", default="1", help="numbers of worker processes on Kafka, such as 1,2")
@@ -186,6 +188,21 @@ class Run:
         if address is not None:
             self.results["restore"] = restoring.measure(address, self._arguments.restore_records, self._arguments.seed)
 
+    def segments(self) -> None:
+        """What an event costs among few and many segments, of which it touches as many."""
+        found = self.results["segments"] = []
+        for count in SEGMENTS:
+            _say(f"segments {count:,}")
+            found.append(run_child("tests.bench.segments", segments.Plan(count)))
+
+    def j3(self) -> None:
+        """The same events over few users, and over more than the block cache can hold."""
+        plan = large_state.Plan(self._arguments.large_users)
+        drain = subject.Plan("drain", users="uniform", warm=plan.warm, events=plan.events, seed=plan.seed)
+        _say(f"J3: {drain.user_count:,} and {plan.user_count:,} users")
+        small = {"users": drain.user_count, **run_child("tests.bench.subject", drain)}
+        self.results["J3"] = [small, run_child("tests.bench.large_state", plan)]
+
 
 def _say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
@@ -203,7 +220,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for part in PARTS:
             if part in parts:
-                getattr(run, part)()
+                getattr(run, part.lower())()
     finally:
         run.close()
     run.results["seconds"] = round(time.perf_counter() - began)

@@ -32,7 +32,7 @@ def ratios(job: str, subject: Result, opponent: Result, alone: Result) -> Result
 
 def readable(results: Result) -> str:
     """Every part that was run, as text."""
-    parts = (_throughput, _ratios, _latency, _stages, _idle, _restore)
+    parts = (_throughput, _ratios, _latency, _stages, _idle, _restore, _segments, _large_state)
     return "\n".join(line for part in parts for line in part(results))
 
 
@@ -103,6 +103,20 @@ def _idle(results: Result) -> Iterable[str]:
     found = results.get("idle")
     rows = [(found["resident_mib"], found["cpu_percent"])] if found else []
     return _table("Idle", ("resident MiB", "CPU %"), rows)
+
+
+def _segments(results: Result) -> Iterable[str]:
+    names = ("segments", "event_us", "timer_us", "compile_s")
+    rows = [tuple(each[name] for name in names) for each in results.get("segments", ())]
+    head = ("segments", "CPU µs per event", "CPU µs per timer", "seconds to compile")
+    return _table("Many segments, of which an event touches five", head, rows)
+
+
+def _large_state(results: Result) -> Iterable[str]:
+    names = ("users", "state_mib", "times_cache", "events_per_s", "wall_us", "cpu_us", "resident_mib")
+    rows = [tuple(each.get(name, "-") for name in names) for each in results.get("J3", ())]
+    head = ("users", "state MiB", "times the cache", "events/s", "wall µs", "CPU µs", "resident MiB")
+    return _table("J3: J2 with uniform users, and with more of them than the block cache holds", head, rows)
 
 
 def _restore(results: Result) -> Iterable[str]:

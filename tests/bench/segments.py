@@ -1,4 +1,4 @@
-"""What an event costs at 10, 1,000 and 10,000 segments, of which it touches ten.
+"""What an event costs at 10, 1,000 and 10,000 segments, of which it touches five.
 
 Run as `python -m tests.bench.segments '<JSON of Plan>'`; the last line on stdout is the result as JSON. Events of two
 names are folded and committed as the users agent does; the other segments ask about names that never come. Three of
