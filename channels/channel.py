@@ -1,6 +1,6 @@
 """What a channel is: how a message is compiled, and rendered to the very bytes that are sent."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
@@ -25,13 +25,16 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
 class Request(msgspec.Struct, frozen=True, gc=False):
     """One rendered message: whom it goes to, and its bytes, the same for the same context.
 
-    `host` names the other side where a channel has several, so that a slow one holds up no other.
+    `host` names the other side where a channel has several, so that a slow one holds up no other. `proof` asks whether
+    the dispatch is still this worker's, and raises Revoked when it is not: for providers that say more than one thing
+    before the bytes themselves, between which a worker may stand still.
     """
 
     dispatch_id: str
     address: str
     body: bytes
     host: str = ""
+    proof: Callable[[], Awaitable[None]] | None = None
 
 
 class Skipped(Exception):

@@ -7,7 +7,7 @@ import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 from typing import BinaryIO, Final
 
 from channels.channel import Limits, Receipt, Request
@@ -109,19 +109,17 @@ class Outbox:
 
     def _claim(self, file: BinaryIO) -> None:
         """Lock the file, in a thread: nobody else appends until it is closed."""
-        deadline = monotonic() + self._lock_s_max
-        while True:
+        for _ in range(round(self._lock_s_max / _LOOK_S)):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if monotonic() > deadline:
-                    raise OutsideFailing(
-                        f"{self.path}: {holder_of(file)} has held it for {self._lock_s_max:.0f} s; wake or end that "
-                        "process, then start again"
-                    ) from None
                 sleep(_LOOK_S)
             else:
                 return
+        raise OutsideFailing(
+            f"{self.path}: {holder_of(file)} has held it for {self._lock_s_max:.0f} s; wake or end that process, "
+            "then start again"
+        )
 
     def _dispatch_ids(self, file: BinaryIO, since: int) -> set[str]:
         """Every dispatch id in the file from there on; an entry begins there."""

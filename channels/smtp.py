@@ -60,13 +60,15 @@ class Smtp:
         self._kept: list[tuple[SMTP, float]] = []
 
     async def attempt(self, request: Request) -> Receipt:
-        """Hand over one mail."""
+        """Hand over one mail, once its server waits for it and it is still ours."""
         name = request.dispatch_id
         try:
             client = await self._ready(sender_of(request.body), request.address)
         except _Refused as error:
             return Receipt(name, *error.receipt)  # type: ignore[arg-type]
         try:
+            if request.proof is not None:  # the server may have taken its time, or this worker have stood still
+                await request.proof()
             kind, reason = await self._hand_over(client, request.body)
         except BaseException:
             client.close()

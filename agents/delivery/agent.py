@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from time import perf_counter
 from typing import Final
 
@@ -216,7 +217,8 @@ class Delivery:
             await writer.change(lambda batch, outputs: self._attempting(batch, table, dispatch), durable=True)
         async with self._at_once[dispatch.channel]:
             await self._engine.pace.breathe()
-            await self._engine.transport.confirm(partition)
+            proof = partial(self._engine.transport.confirm, partition)
+            await proof()
             began = perf_counter()
             asked = self._asked[dispatch.channel]
             # Nothing is awaited between this proof, the reading of pause and consent, and the attempt itself.
@@ -226,7 +228,7 @@ class Delivery:
             else:
                 asked[dispatch.dispatch_id] = began
                 try:
-                    request = Request(dispatch.dispatch_id, dispatch.address, dispatch.request)
+                    request = Request(dispatch.dispatch_id, dispatch.address, dispatch.request, proof=proof)
                     receipt = await provider.attempt(request)
                 finally:
                     del asked[dispatch.dispatch_id]

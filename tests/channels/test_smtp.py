@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from channels.channel import Envelope, Receipt, Request
@@ -12,6 +13,7 @@ from channels.render.engine import RenderContext, Renderer
 from channels.smtp import CONNECTIONS_MAX, Smtp
 from config.smtp_server import SmtpServer, read_smtp_server
 from streams.definitions import EmailMessage
+from streams.errors import Revoked
 from tests.channels.mail_server import MailServer, mail_server, only
 
 NAME = f"{7:032x}"
@@ -142,6 +144,21 @@ async def test_a_cancelled_attempt_leaves_no_connection_in_use() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert smtp._kept == []
+
+
+async def test_a_mail_that_is_no_longer_ours_is_not_handed_over() -> None:
+    """Asked again when the server waits for the mail: whoever has stood still until then says nothing more."""
+    async with mail_server() as server, sending(server) as smtp:
+
+        async def proof() -> None:
+            raise Revoked("partition 3 belongs to another worker now")
+
+        with pytest.raises(Revoked):
+            await smtp.attempt(msgspec.structs.replace(mail("ok@example.com"), proof=proof))
+        after = await smtp.attempt(mail("ok@example.com", number=8))
+
+    assert [content.count(b"X-Headrace-Dispatch: " + f"{8:032x}".encode()) for _, _, content in server.taken] == [1]
+    assert after.kind == "sent"
 
 
 async def test_uncertain_mails_are_held() -> None:

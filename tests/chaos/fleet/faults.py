@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from agents.engine.kafka.clients import RECORD_BYTES_MAX
 from tests.chaos.fleet.members import Member
 from tests.chaos.fleet.session import BASE, GUEST, SESSION_S, Fleet
-from tests.chaos.fleet.steps import CRASHES, FREEZES
+from tests.chaos.fleet.steps import CRASHES, FREEZES, GIVEN_UP, steps
 from tests.chaos.session import GONE
 from tests.chaos.workload import write_workspace
 
@@ -108,7 +108,7 @@ async def _freeze_at(fleet: Fleet, member: Member, name: str) -> bool:
     """Start a worker anew, and wait until it has come to the step and stands still; a third comes if it does not."""
     await fleet.stop(member)
     await fleet.whole()
-    await member.start(name, fleet.dice.randint(1, FREEZES[name].calls_max), freezes=True)
+    await member.start(name, fleet.dice.randint(1, steps()[name].calls_max), freezes=True)
     if not await _marked(member, SOON_S):  # one that a rebalance brings about
         await fleet.members[GUEST].start()
     member.frozen = await _marked(member)
@@ -117,7 +117,7 @@ async def _freeze_at(fleet: Fleet, member: Member, name: str) -> bool:
 
 async def frozen_at_a_step(fleet: Fleet) -> bool:
     """At a random one of the steps."""
-    return await at_step(fleet, fleet.dice.choice(sorted(FREEZES)))
+    return await at_step(fleet, fleet.dice.choice([*sorted(FREEZES), GIVEN_UP]))
 
 
 async def paused_while_frozen(fleet: Fleet) -> bool:

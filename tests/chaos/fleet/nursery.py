@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.chaos import points
 from tests.chaos.fleet.planted import plant
-from tests.chaos.fleet.steps import freezes, steps, watch_mails
+from tests.chaos.fleet.steps import freezes, steps, watch_mails, watch_releases
 
 LOOK_S = 0.02
 LINE_BYTES = 1 << 16
@@ -34,6 +34,7 @@ def live(order: dict[str, Any]) -> int:
     for source, target in ((empty, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     watch_mails()
+    watch_releases()
     if order["bug"]:
         plant(order["bug"])
     if order["point"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from tests.chaos.fleet.steps import GIVEN_UP
 from tests.chaos.planted import Bug
 from tests.chaos.points import find
 
@@ -47,7 +48,7 @@ BUGS: Final[dict[str, Bug]] = {
         "what was given up is ours again only if nobody has had it since",
         "agents.engine.kafka.transport:KafkaTransport.reclaim",
         _unclaimed,
-        ("given up", "given up"),
+        (GIVEN_UP, GIVEN_UP),
     ),
 }
 

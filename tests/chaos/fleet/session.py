@@ -56,6 +56,7 @@ class Fleet(Session):
         self.slowest_s = 0.0
         self.is_hushed = False
         self._loading = True
+        self.loading: asyncio.Task[None] | None = None
 
     def _order(self, name: str, seed: int) -> dict[str, Any]:
         own = {"PARTITIONS": str(PARTITIONS), "MEMBER": f"{self.app}-{name}" if seed % 2 and name != GUEST else ""}
@@ -210,6 +211,8 @@ class Fleet(Session):
 
     async def _let_all_rest(self) -> None:
         self._loading = False
+        assert self.loading is not None
+        await self.loading  # two that feed would offer the same twice
         for member in self.members.values():
             member.signal(signal.SIGCONT)
         guest = self.members[GUEST]
@@ -258,11 +261,11 @@ async def fleet_session(folder: Path, seed: int, broker: str, bug: str = "") -> 
             await fleet.members[name].start()
         tasks = [asyncio.create_task(member.mind()) for member in fleet.members.values()]
         await fleet.whole()
-        loading = asyncio.create_task(fleet.load())
+        fleet.loading = asyncio.create_task(fleet.load())
+        tasks.append(fleet.loading)
         try:
             yield fleet
-            await loading
         finally:
-            for task in (*tasks, loading):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, loading, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from agents.delivery.agent import Delivery
+from agents.engine.engine import Engine
 from tables.dispatches import Dispatch
 from tests.chaos.points import Point
 
@@ -53,9 +54,12 @@ FREEZES: Final[dict[str, Point]] = {
     "intake": Point("agents.intake:Intake.handle", "before", 10),
     "mailing": Point("tests.chaos.fleet.steps:before_mail", "after", 10),
     "claimed": Point(f"{CLAIMS}.renew", "after", 2),
-    "given up": Point(f"{TRANSPORT}.suspend", "after", 2),
 }
-"""At a call of the first so many after the start; a rebalance brings about the last one's second call."""
+"""At a call of the first so many after the start."""
+
+GIVEN_UP: Final = "given up"
+GIVING_UP: Final = Point("tests.chaos.fleet.steps:after_giving_up", "after")
+"""When a third one's coming has made a worker give up its partitions, and before it hears which it has now."""
 
 
 def before_mail() -> None:
@@ -74,9 +78,25 @@ def watch_mails() -> None:
     setattr(Delivery, "_carry", carry)  # noqa: B010
 
 
+def after_giving_up() -> None:
+    """A step of its own: partitions that were held have been released."""
+
+
+def watch_releases() -> None:
+    """Let `after_giving_up` be called when something was held."""
+    real = Engine.release
+
+    async def release(self: Engine) -> None:
+        await real(self)
+        if self.held:
+            after_giving_up()
+
+    setattr(Engine, "release", release)  # noqa: B010
+
+
 def steps() -> dict[str, Point]:
     """Every step, by name."""
-    return CRASHES | FREEZES
+    return CRASHES | FREEZES | {GIVEN_UP: GIVING_UP}
 
 
 def freezes() -> Callable[[Path], None]:

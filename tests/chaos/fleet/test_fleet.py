@@ -12,7 +12,7 @@ from tests.chaos.fleet.faults import FAULTS
 from tests.chaos.fleet.planted import BUGS
 from tests.chaos.fleet.run import BROKERS, FLEET, HITS, QUICK, names_of, parts_of, wanted_of
 from tests.chaos.fleet.sends import CAMPAIGNS, TOPICS, hold_sends
-from tests.chaos.fleet.steps import FREEZES, steps
+from tests.chaos.fleet.steps import steps
 from tests.chaos.points import find
 from tests.chaos.verifier import Verdict
 from tests.chaos.workload import Workload
@@ -30,7 +30,7 @@ def test_every_patched_name_is_a_function_of_the_product(target: str) -> None:
 
 def test_every_bug_is_hunted_at_steps_that_exist() -> None:
     """A bug names the steps at which a worker is frozen to bring it to light, and the short run real faults."""
-    assert {step for bug in BUGS.values() for step in bug.points} <= FREEZES.keys() | FAULTS.keys()
+    assert {step for bug in BUGS.values() for step in bug.points} <= steps().keys() | FAULTS.keys()
     assert len(BUGS) >= 3
     assert set(QUICK) <= FAULTS.keys()
 
