@@ -113,9 +113,9 @@ def arrived(log: MemoryLog, path: Path) -> Store:
     """The state that workers restore from the changelog."""
     store = Store(path)
     for partition in range(log.partitions):
-        rows = [(each.key, each.value) for each in log.topics["changelog", partition]]
+        rows = [(each.key or b"", each.value) for each in log.topics["changelog", partition]]
         for start in range(0, len(rows), 100):
-            Changelog(store, partition).apply(rows[start : start + 100], start, NOW_MS)
+            Changelog(store, partition).apply(dict(rows[start : start + 100]), start, NOW_MS)
         refuse_arriving(store, partition)
     return store
 
