@@ -16,6 +16,7 @@ from agents.definitions import Workspaces
 from agents.engine.kafka.log import KafkaLog
 from agents.engine.pace import Pace
 from agents.folder import DataFolder
+from agents.retention import follow_brokers
 from agents.status.about import about
 from agents.status.board import Board
 from agents.status.crew import Crew
@@ -104,6 +105,7 @@ class Fleet:
             await workspaces.adopt(self.settings.workspace, insist=True)
         await self._server.start(self.settings.http)
         self._watchers = [asyncio.create_task(self.board.run())]
+        self._watchers.append(asyncio.create_task(follow_brokers(self.settings, self._crew.keep)))
         self._watchers += [asyncio.create_task(self._watch(worker)) for worker in self._workers]
         try:
             async with asyncio.timeout(START_S_MAX):

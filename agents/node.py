@@ -22,7 +22,7 @@ from agents.engine.transport import Log
 from agents.export import Export
 from agents.folder import DataFolder
 from agents.intake import Intake
-from agents.retention import run_retention
+from agents.retention import follow_brokers, run_retention
 from agents.scan import run_scans
 from agents.status.about import VERSION, about
 from agents.status.board import Board
@@ -145,6 +145,7 @@ class Node:
             if self.settings.standby:
                 self._watch(self._standby().run)
             self._watch(self.workspaces.follow)
+            self._watch(partial(follow_brokers, self.settings, self.gauges.lag.keep))
         versions = (VERSION, python_version(), faust.__version__)
         metrics.BUILD_INFO.labels(*versions).set(1)
         await self.gauges.sample()

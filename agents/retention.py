@@ -1,15 +1,22 @@
 """Retention: the log forgets what its topic no longer keeps, by age or by bytes, once every reader has passed it."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from typing import Final
+
+import structlog
 
 from agents.engine.engine import Engine
 from config import metrics
+from config.settings import Settings
 from streams import topics
+from streams.errors import OutsideFailing
 from streams.policy.retention import Kept, read_retention
 from tables.log import TRIM_CHUNKS_MAX
 
 LOOK_S: Final = 60.0
+ASK_S_MAX: Final = 30.0
+_log: Final = structlog.get_logger("headrace")
 
 
 async def run_retention(engine: Engine) -> None:
@@ -17,6 +24,24 @@ async def run_retention(engine: Engine) -> None:
     while True:
         await asyncio.sleep(LOOK_S)
         await trim_once(engine)
+
+
+async def follow_brokers(settings: Settings, tell: Callable[[Mapping[str, int | None]], None]) -> None:
+    """On Kafka: tell how long each topic is kept, in milliseconds or None for ever, now and as often as it is asked.
+
+    While the brokers do not say, what was told last holds.
+    """
+    from aiokafka.errors import KafkaError  # noqa: PLC0415  # only where it is used
+
+    from agents.engine.kafka.kept import read_kept_ms  # noqa: PLC0415
+
+    while True:
+        try:
+            async with asyncio.timeout(ASK_S_MAX):
+                tell(await read_kept_ms(settings))
+        except (KafkaError, OutsideFailing, OSError) as error:
+            _log.warning("the brokers do not say how long topics are kept", error=type(error).__name__)
+        await asyncio.sleep(LOOK_S)
 
 
 async def trim_once(engine: Engine) -> int:

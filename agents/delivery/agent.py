@@ -244,7 +244,12 @@ class Delivery:
             now_ms = self._engine.clock.now_ms()
             kind, reason, due_ms = receipt.kind, receipt.reason, 0
             if kind == "retry":
-                delay_s = retry_delay_s(dispatch.dispatch_id, dispatch.attempts, receipt.retry_after_s)
+                delay_s = retry_delay_s(
+                    dispatch.dispatch_id,
+                    dispatch.attempts,
+                    receipt.retry_after_s,
+                    is_unreachable=receipt.is_silent,
+                )
                 if delay_s is None:
                     kind, reason = "failed", RETRIES_EXHAUSTED + reason
                 else:

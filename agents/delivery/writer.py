@@ -48,13 +48,17 @@ class Writer:
         self._changes: deque[_Change] = deque()
         self._taken: list[_Change] = []
         self._wake = asyncio.Event()
+        self._failed: BaseException | None = None
         self._task = asyncio.create_task(self._run(), name=f"dispatches[{partition}]")
 
     async def change(self, stage: Stage, *, durable: bool = False) -> None:
         """Let `stage` add its writes and outputs to a batch; returns when it is kept, `durable` even in a power cut.
 
-        `stage` takes no longer than a few milliseconds, and moves dispatches of this partition only.
+        `stage` takes no longer than a few milliseconds, and moves dispatches of this partition only. Raises what made
+        the writing end.
         """
+        if self._failed is not None:
+            raise self._failed
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changes.append(_Change(stage, durable, done))
         self._wake.set()
@@ -83,6 +87,7 @@ class Writer:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
+            self._failed = error
             self._fail(error)
             for change in (*self._taken, *self._changes):
                 if not change.done.done():

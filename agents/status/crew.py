@@ -1,7 +1,7 @@
 """A fleet as the status board sees it: what each worker says, and what nobody says any more."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -40,6 +40,10 @@ class Crew:
         self._lag = LagWatch(log)
         self._states: dict[int, Worker] = {}
         self._families: dict[str, list[Family]] = {}
+
+    def keep(self, kept_ms: Mapping[str, int | None]) -> None:
+        """See `LagWatch.keep`."""
+        self._lag.keep(kept_ms)
 
     async def look(self) -> Look:
         """What every worker answers now; of a partition that none holds, what was last heard."""

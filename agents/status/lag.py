@@ -28,9 +28,11 @@ class LagWatch:
     """A window per reader and partition. A partition that is not read any more keeps its window until `forget`."""
 
     def __init__(self, log: Log, retention: str = "") -> None:
-        """`retention` is the setting of that name; on Kafka, where it does nothing, what topics are created with."""
+        """`retention` is the setting of that name; on Kafka, where it does nothing, `keep` tells what holds."""
         self._log = log
-        self._retention_ms = {name: kept.age_s * MS for name, kept in read_retention(retention).items()}
+        self._retention_ms: dict[str, int | None] = {
+            name: kept.age_s * MS for name, kept in read_retention(retention).items()
+        }
         self.windows: dict[Key, Window] = {}
         self._places: dict[str, Series] = {
             name: Series(getattr(metrics, name))
@@ -39,6 +41,12 @@ class LagWatch:
                 *("RETENTION_HEADROOM_SECONDS", "LOG_END", "LOG_START"),
             )
         }
+
+    def keep(self, kept_ms: Mapping[str, int | None]) -> None:
+        """From now on judge by these: how long each topic keeps a record, None for ever."""
+        self._retention_ms = dict(kept_ms)
+        for (_, topic, _), window in self.windows.items():
+            window.retention_ms = self._retention_ms.get(topic)
 
     def forget(self, kept: Iterable[Key]) -> None:
         """Drop the windows of every reader but these."""

@@ -1,8 +1,12 @@
 """What a worker that stops in the middle of attempts may not cost a dispatch."""
 
+import asyncio
 from pathlib import Path
 
+import pytest
+
 from channels.channel import Receipt
+from streams.errors import OutsideFailing
 from streams.policy.retry import RETRIES_MAX
 from tests.agents.deliveries import Rig, Steered
 
@@ -28,3 +32,21 @@ async def test_attempts_cut_off_by_a_stop_are_no_failures(tmp_path: Path) -> Non
 
     assert rig.states == {"retry": 1}
     await rig.close()
+
+
+async def test_a_store_that_failed_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for a change after a write has failed is told what failed, and does not wait for ever."""
+    rig = Rig(tmp_path, {"email": Steered()})
+    await rig.start()
+    rig.user("ann")
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.store, "write", lambda batch: (_ for _ in ()).throw(OutsideFailing("the disk is full")))
+        async with asyncio.timeout(10):
+            for _ in range(2):
+                with pytest.raises(OutsideFailing, match="the disk is full"):
+                    await rig.record(rig.send(1))
+            with pytest.raises(OutsideFailing, match="the disk is full"):
+                await rig.delivery.release("0" * 32)
+    async with asyncio.timeout(10):
+        await rig.close()
+    rig.store.close()

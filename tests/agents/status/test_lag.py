@@ -32,3 +32,14 @@ async def test_retention_is_that_of_the_setting(retention: str, status: str) -> 
 
     [row] = watch.rows(NOW_MS)
     assert (row["status"], row["lag"], row["behind_s"]) == (status, 50, 40)
+
+
+async def test_on_kafka_what_the_brokers_say_holds() -> None:
+    """A window that stands already is judged anew when a topic's configuration changes, for ever included."""
+    watch = LagWatch(cast("Log", Offsets()))
+    await watch.sample({("intake", "events", 0): Reading(50, NOW_MS - 40_000)}, NOW_MS)
+    statuses = []
+    for kept_ms in (None, 45_000, 120_000):
+        watch.keep({"events": kept_ms})
+        statuses.append(watch.rows(NOW_MS)[0]["status"])
+    assert statuses == ["OK", "WARN", "OK"]

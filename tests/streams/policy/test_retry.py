@@ -21,6 +21,17 @@ def test_all_retries_lie_within_half_an_hour(name: str) -> None:
     assert retry_delay_s(name, RETRIES_MAX + 1) is None
 
 
+@given(names)
+def test_retries_of_the_unreachable_are_spread_over_a_day(name: str) -> None:
+    """The first is as early as any, the last after hours, and all of them lie within 24."""
+    delays = [retry_delay_s(name, attempt, is_unreachable=True) or 0 for attempt in range(1, RETRIES_MAX + 1)]
+
+    assert delays[0] == retry_delay_s(name, 1)
+    assert delays == sorted(delays)
+    assert 9 * 3_600 < sum(delays) < 24 * 3_600
+    assert retry_delay_s(name, RETRIES_MAX + 1, is_unreachable=True) is None
+
+
 @given(names, attempts, st.none() | st.floats(0, 1e9))
 def test_the_same_failure_waits_the_same_time(name: str, attempt: int, after_s: float | None) -> None:
     """The delay depends on its arguments alone; what the other side asks for lengthens it, within a bound."""
