@@ -31,7 +31,7 @@ async def test_the_first_screen_names_a_killed_worker_and_a_hanging_provider(bro
     shots = Path(os.environ.get("SCREENSHOTS", tmp_path))
     site = Site(broker, tmp_path)
     async with Provider() as hook:
-        own = {"WORKSPACE": str(workspace), "WEBHOOK_URL": hook.url, "HTTP_ALLOW": "127.0.0.0/8"}
+        own = {"WORKSPACE": str(workspace), "WEBHOOK_URL": hook.url, "HTTP_ALLOW": "127.0.0.0/8", "CANARY_S": "1"}
         async with fleet(site, **own) as running:
             likes = [(user, {"type": "event", "name": "like", "external_id": user}) for user, _ in arrivals(USERS)]
             produce(site, likes)
