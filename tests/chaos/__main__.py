@@ -105,7 +105,7 @@ async def run(asked: argparse.Namespace, folder: Path) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # what runs below it ends with it
     wanted, bugs = wanted_of(asked), bugs_of(asked)
     with ExitStack() as stack:
-        address = await asyncio.to_thread(broker_for, wanted, bugs, folder, stack)
+        address = broker_for(wanted, bugs, folder, stack)
         jobs: list[Job] = [
             partial(soak, folder / f"soak-{transport}", asked.seed, broker, asked.soak, result)
             for transport, broker in soaks_of(asked, wanted, address)

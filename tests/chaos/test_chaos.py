@@ -64,7 +64,7 @@ def test_a_whole_run_hits_every_crash_point_twenty_times_and_those_of_kafka_thre
 
 def test_a_short_run_has_all_of_the_embedded_log_and_all_that_kafka_has_alone() -> None:
     """Seeds choose the rest, so that CI comes round to every point on Kafka."""
-    chosen = [quick(seed) for seed in range(40)]
+    chosen = [quick(seed) for seed in range(100)]
 
     assert all(each["embedded", name] == 1 for each in chosen for name in names_of("embedded"))
     assert all(each["kafka", name] for each in chosen for name in points_of("kafka").keys() - points_of("embedded"))
