@@ -198,18 +198,7 @@ def _definitions_apply(settings: Settings, arguments: argparse.Namespace) -> int
     import msgspec
 
     found = msgspec.to_builtins(_definitions(arguments.folder))
-    return _show(arguments, _ask(settings, "apply", create=True, definitions=found), _applied)
-
-
-def _applied(answer: Any) -> str:
-    if not answer["applied"]:
-        return f"in force already, as version {answer['version']}"
-    changes = "\n".join(
-        f"  {row['change']:<8} {row['kind']} {row['name']}" + (f" (the past: {row['past']})" if "past" in row else "")
-        for row in answer["changes"]
-    )
-    paused = f"\nstill paused: {listing.cell(answer['paused'])}" if answer["paused"] else ""
-    return f"in force now, as version {answer['version']}:\n{changes}{paused}"
+    return _show(arguments, _ask(settings, "apply", create=True, definitions=found), listing.applied)
 
 
 def _definitions_schema(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -161,3 +161,15 @@ def letters(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _cut(text: str, width: int | None) -> str:
     return text if width is None or len(text) <= width else text[: max(0, width - 1)] + "…"
+
+
+def applied(answer: JSONValue) -> str:
+    """What `definitions apply` has changed."""
+    if not answer["applied"]:
+        return f"in force already, as version {answer['version']}"
+    changes = "\n".join(
+        f"  {row['change']:<8} {row['kind']} {row['name']}" + (f" (the past: {row['past']})" if "past" in row else "")
+        for row in answer["changes"]
+    )
+    paused = f"\nstill paused: {cell(answer['paused'])}" if answer["paused"] else ""
+    return f"in force now, as version {answer['version']}:\n{changes}{paused}"

@@ -1,4 +1,7 @@
-"""What happens to a fleet of workers. Each fault says whether it took place; what it broke, the verifier says."""
+"""What happens to a fleet of workers.
+
+Each fault says whether it took place; what it broke, the verifier says.
+"""
 
 from __future__ import annotations
 
