@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from streams.events import JSONValue
+
 Row = Mapping[str, Any]
 
 GAP: Final = "  "
