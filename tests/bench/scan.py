@@ -118,14 +118,15 @@ def start(data: Path) -> subprocess.Popen[bytes]:
 
 
 async def share_done(data: Path) -> float:
-    """The share of users that the scan has decided; -1 while nobody answers."""
+    """The share of users that the scan has decided; -1 while nobody answers, or a process that is ending does."""
     try:
         client = await ControlClient.connect(data)
         rows = await client.ask("scans", {})
     except (OSError, ConnectionError):
         return -1.0
     client.close()
-    return float(sum(row["decided"] for row in rows if row["built_version"] == 1) / sum(row["users"] for row in rows))
+    users = sum(row["users"] for row in rows)
+    return sum(row["decided"] for row in rows if row["built_version"] == 1) / users if users else -1.0
 
 
 def peak_mib(process: subprocess.Popen[bytes]) -> int:
