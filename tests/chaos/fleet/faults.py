@@ -133,7 +133,7 @@ async def paused_while_frozen(fleet: Fleet) -> bool:
         taken_over = await fleet.whole() and await fleet.still()
         await fleet.settle_held()
         await fleet.still()
-        await fleet.ask("pause", campaign="*", paused=True)
+        await fleet.pause(paused=True)
         before = len(fleet.calls), len(fleet.mail.taken)
         member.signal(signal.SIGCONT)
         await asyncio.sleep(PAUSED_S)
@@ -141,7 +141,7 @@ async def paused_while_frozen(fleet: Fleet) -> bool:
         after = len(fleet.calls), len(fleet.mail.taken)
         if after != before:
             fleet.faults.append(f"paused, and then {before} calls and mails became {after}: a woken worker sent them")
-        await fleet.ask("pause", campaign="*", paused=False)
+        await fleet.pause(paused=False)
     finally:
         fleet.is_hushed = False
     if guest.lives:

@@ -150,6 +150,20 @@ class Fleet(Session):
             await asyncio.sleep(LOOK_S)
         return True
 
+    async def pause(self, *, paused: bool) -> None:
+        """Pause or resume everything, and wait until that is in force in every partition."""
+        version = max([0, *(row["version"] for row in await self.ask("scans"))])
+        await self.ask("pause", campaign="*", paused=paused)
+        deadline = time.monotonic() + WHOLE_S_MAX
+        while time.monotonic() < deadline:
+            with suppress(*GONE):
+                await self.ask("reload")
+                rows = await self.ask("scans")
+                if len(rows) == PARTITIONS and all(row["version"] > version for row in rows):
+                    return
+            await asyncio.sleep(LOOK_S)
+        self.faults.append(f"{paused=} was not in force everywhere after {WHOLE_S_MAX:.0f} s")
+
     async def settle_held(self) -> None:
         """What an operator does with held mails: ask the mail server, discard what it took, release the rest."""
         with suppress(*GONE):
