@@ -22,9 +22,10 @@ def retry_delay_s(
 ) -> float | None:
     """Seconds from the failure of an attempt (the first is 1) to the next; None when it was the last.
 
-    The delay grows sixfold, or sixteenfold where the other side gives no answer at all (`is_unreachable`), and is spread over its upper half by a hash of dispatch and attempt, so that
-    the same failure is always retried after the same time, and dispatches that failed together come back
-    apart. What the other side asks for (`retry_after_s`) is honoured up to an hour, and never shortens it.
+    The delay grows sixfold, or sixteenfold where the other side gives no answer at all (`is_unreachable`). It is
+    spread over its upper half by a hash of dispatch and attempt, so that the same failure is always retried after
+    the same time, and dispatches that failed together come back apart. What the other side asks for
+    (`retry_after_s`) is honoured up to an hour, and never shortens it.
     """
     if attempt > RETRIES_MAX:
         return None
