@@ -249,13 +249,9 @@ def _backup(settings: Settings, arguments: argparse.Namespace) -> int:
 def _restore(settings: Settings, arguments: argparse.Namespace) -> int:
     from agents.restore import restore
     from config.clock import SystemClock
-    from streams.times import parse_duration
 
-    try:
-        hold_for_ms = parse_duration(arguments.hold_for)
-    except ValueError as error:
-        raise BadSetting(f"--hold-for: {error}") from None
-    work = restore(settings, SystemClock(), arguments.folder, hold=arguments.hold, hold_for_ms=hold_for_ms)
+    options = {"hold": arguments.hold, "hold_for_ms": arguments.hold_for}
+    work = restore(settings, SystemClock(), arguments.folder, **options)
     return _show(arguments, _loop(work), listing.tree)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from streams.times import parse_duration
+
 LIMIT_MAX: Final = 100_000
 ROWS_ARE: Final = ("attributes", "events")
 HOLDS: Final = ("unkeyed", "all", "none")
@@ -96,7 +98,13 @@ def _add_moves(add: Add) -> None:
         **_word("--hold", "what may have been sent since and now waits for `sends release`", default="unkeyed"),
         "choices": HOLDS,
     }
-    more = _word("--hold-for", "hold so much beyond now, where lost events are sent again", default="0s", metavar="2h")
+    more = _word(
+        "--hold-for",
+        "hold so much beyond now, where lost events are sent again",
+        default=0,
+        metavar="2h",
+        type=_duration,
+    )
     add(
         "restore",
         "make HEADRACE_DATA, which must not exist, of a backup",
@@ -140,6 +148,13 @@ def _limit(default: int, text: str = "rows at most, the newest") -> dict[str, An
         "metavar": "N",
         "help": text,
     }
+
+
+def _duration(text: str) -> int:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _count(text: str) -> int:
