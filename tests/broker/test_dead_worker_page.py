@@ -13,13 +13,13 @@ from tests.broker.fleets import WAIT_S, Provider, fleet
 from tests.broker.kafka import Broker
 from tests.broker.workers import Site, arrivals, produce
 from tests.browser.chromium import browser, chromium
-from tests.browser.screens import opened, says_on_every_screen
+from tests.browser.screens import MIXED, opened, says_on_every_screen
 from tests.browser.test_status_page import FILES
 
 pytestmark = [
     pytest.mark.broker,
     pytest.mark.skipif(chromium() is None, reason="no Chromium here: apt-get install chromium"),
-    pytest.mark.timeout(150),
+    pytest.mark.timeout(240),
 ]
 
 USERS = 60
@@ -49,4 +49,4 @@ async def test_the_first_screen_names_a_killed_worker_and_a_hanging_provider(bro
                 assert report["at_ms"] - since["Worker 1"] >= report["at_ms"] - since["Provider of webhook"] > 0
                 await opened(page, running.url)
                 words = ("Worker 1", "is dead; ended by signal 9", "Provider of webhook", "no answer for", "since ")
-                await says_on_every_screen(page, words, shots)
+                await says_on_every_screen(page, words, shots, MIXED)

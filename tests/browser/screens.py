@@ -1,12 +1,18 @@
 """The status page on every screen, phone, tablet and desktop, light and dark, all held to the same demands."""
 
 import asyncio
+from collections.abc import Mapping
 from importlib.metadata import distribution
 from pathlib import Path
 
 from tests.browser.chromium import Page
 
 WIDTHS = {"phone": 390, "tablet": 820, "desktop": 1280}
+Themes = Mapping[str, tuple[bool, ...]]
+"""For each width: light (False), dark (True) or both."""
+
+BOTH: Themes = dict.fromkeys(WIDTHS, (False, True))
+MIXED: Themes = {"phone": (True,), "tablet": (False,), "desktop": (True,)}
 DRAWN_S = 2.2
 """The page looks every two seconds; then it is drawn for the screen that it has now."""
 
@@ -25,10 +31,10 @@ async def opened(page: Page, url: str) -> None:
     await page.until("document.body && document.body.dataset.ready === 'yes'")
 
 
-async def says_on_every_screen(page: Page, words: tuple[str, ...], shots: Path) -> None:
+async def says_on_every_screen(page: Page, words: tuple[str, ...], shots: Path, themes: Themes = BOTH) -> None:
     """Hold every screen to it: the words stand on the first screen, nothing is cut off, and axe finds no fault."""
     for name, width in WIDTHS.items():
-        for dark in (False, True):
+        for dark in themes[name]:
             await page.look(width, dark=dark)
             await asyncio.sleep(DRAWN_S)
             first = await page.run(FIRST_SCREEN)

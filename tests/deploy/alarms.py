@@ -47,7 +47,7 @@ FILES = {
 }
 
 
-def time() -> float:
+def now_s() -> float:
     """Now, as Prometheus counts it."""
     return SystemClock().now_ms() / 1000
 
@@ -169,22 +169,22 @@ class Report:
 
 async def drill(server: Prometheus, each: Drill, report: Report) -> None:
     """Break one thing, wait for its alerts, mend it, and wait until all is quiet again."""
-    began_s = time()
+    began_s = now_s()
     async with each.breaks():
-        while not each.must <= await server.firing() and time() - began_s < FIRE_S_MAX:
+        while not each.must <= await server.firing() and now_s() - began_s < FIRE_S_MAX:
             await asyncio.sleep(1)
-    mended_s = time()
-    while await server.firing() and time() - mended_s < MEND_S_MAX:
+    mended_s = now_s()
+    while await server.firing() and now_s() - mended_s < MEND_S_MAX:
         await asyncio.sleep(1)
     left = await server.firing()
     report.faults += [f"{each.name}: {name} still fires {MEND_S_MAX:.0f} s after" for name in sorted(left)]
-    report.hold(each.name, await server.fired(began_s, time()), each.must, each.may)
+    report.hold(each.name, await server.fired(began_s, now_s()), each.must, each.may)
 
 
 async def boards(server: Prometheus, report: Report, began_s: float) -> None:
     """Ask every query of every board of what was recorded."""
     for query in QUERIES:
-        if not await server.over(query, began_s, time()):
+        if not await server.over(query, began_s, now_s()):
             report.faults.append(f"no series: {query}")
     report.say(f"{len(QUERIES)} queries of boards asked")
 
@@ -211,9 +211,9 @@ async def run(folder: Path, report: Report) -> None:
             ):
                 yard = Yard(site, running, hook)
                 loading = asyncio.create_task(yard.load())
-                began_s = time()
+                began_s = now_s()
                 await asyncio.sleep(PEACE_S)
-                report.hold("peace", await server.fired(began_s, time()), set(), set())
+                report.hold("peace", await server.fired(began_s, now_s()), set(), set())
                 for each in drills(yard):
                     await drill(server, each, report)
                 await boards(server, report, began_s)
@@ -226,13 +226,18 @@ def main() -> int:
     """Run it on a folder of its own; the last line is JSON, the exit code 0 only if all was as it should be."""
     report = Report()
     folder = Path(tempfile.mkdtemp(prefix="headrace-alarms-"))
-    began_s = time()
+    began_s = now_s()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end what was started, whoever ends this
     try:
         asyncio.run(run(folder, report))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    line = {"seconds": round(time() - began_s), "queries": len(QUERIES), "fired": report.fired, "faults": report.faults}
+    line = {
+        "seconds": round(now_s() - began_s),
+        "queries": len(QUERIES),
+        "fired": report.fired,
+        "faults": report.faults,
+    }
     print(json.dumps(line))
     return 1 if report.faults else 0
 
