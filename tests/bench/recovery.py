@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -25,7 +26,7 @@ from streams.codec import to_json
 from streams.profiles.counters import count_once
 from streams.profiles.row import encode_row, new_user
 from tests.broker.kafka import Broker
-from tests.broker.workers import Site, Worker, crew, opened
+from tests.broker.workers import Site, Worker, crew
 
 PARTITIONS: Final = 8
 NAMES: Final = ("a", "b")
@@ -153,6 +154,16 @@ async def _resumed(pulse: Pulse, worker: Worker, partitions: list[int], since: f
             await asyncio.sleep(LOOK_S)
 
 
+async def _opened(workers: list[Worker]) -> None:
+    """Wait until both hold partitions, and all of them between them."""
+    async with asyncio.timeout(WAIT_S_MAX):
+        while True:
+            held = [await _held(worker) for worker in workers]
+            if all(held) and sorted(chain.from_iterable(held)) == list(range(PARTITIONS)):
+                return
+            await asyncio.sleep(LOOK_S)
+
+
 async def _held(worker: Worker) -> list[int]:
     found = await worker.progress()
     return list(found["partitions"]) if found else []
@@ -171,7 +182,7 @@ async def prove(site: Site, users: int, rate: int) -> dict[str, Any]:
         _say("starting two workers with empty folders")
         began = time.perf_counter()
         workers += [_worker(site, name) for name in NAMES]
-        await opened(workers, PARTITIONS)
+        await _opened(workers)
         result: dict[str, Any] = {"users": users, "rate": rate, "open_s": time.perf_counter() - began}
         pulse = Pulse(site, users, rate)
         with pulse.beating():
@@ -216,10 +227,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--rate", type=int, default=400, help="events per second meanwhile")
     parser.add_argument("--session", type=float, default=12.0, help="HEADRACE_SESSION_S; 12 is its default")
+    parser.add_argument("--standby", action="store_true", help="each worker follows the other's partitions")
     arguments = parser.parse_args(argv)
     folder = TemporaryDirectory(prefix="recovery-")
     with folder as path, Broker.from_environment(Path(path) / "kafka") as broker:
-        site = Site(broker, Path(path), more=(("SESSION_S", str(arguments.session)),))
+        site = Site(
+            broker, Path(path), more=(("SESSION_S", str(arguments.session)), ("STANDBY", str(arguments.standby)))
+        )
         found = asyncio.run(prove(site, arguments.users, arguments.rate)) | {"session_s": arguments.session}
     is_kept = found["restart_pause_s"] < RESTART_S_MAX and found["failover_s"] < arguments.session + TAIL_S_MAX
     print(json.dumps({name: round(each, 2) if isinstance(each, float) else each for name, each in found.items()}))
