@@ -70,6 +70,7 @@ class _Committed(PartitionRecords):  # type: ignore[misc]  # aiokafka has no typ
     def __init__(self, fetched: Fetched) -> None:
         records = MemoryRecords(fetched.data)
         super().__init__(fetched.tp, records, fetched.aborted, fetched.offset, None, None, True, READ_COMMITTED)
+        self._records_iterator = None  # it refers to us: the bytes would stay until the collector comes, which is rare
 
     def batches(self) -> Iterator[Any]:
         """The batches of committed records, in order."""
