@@ -62,7 +62,14 @@ FILES: dict[str, Any] = {
 OTHER_FILES = {**FILES, "segments/old.yaml": {"name": "old", "filter": {"event": {"name": "like", "at_least": 9}}}}
 # Declared for everyone, set only where Kafka is the transport.
 ELSEWHERE = {
-    *("DOOR_OBJECTS", "COMMIT_SECONDS", "CHANGELOG_BYTES", "RESTORED_RECORDS", "RESTORE_REMAINING"),
+    *(
+        "DOOR_OBJECTS",
+        "COMMIT_SECONDS",
+        "CHANGELOG_BYTES",
+        "RESTORED_RECORDS",
+        "RESTORE_REMAINING",
+        "STANDBY_REMAINING",
+    ),
     *(
         "REBALANCING",
         "WORKER_UP",
