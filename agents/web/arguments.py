@@ -5,8 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from streams.times import parse_duration
-
 LIMIT_MAX: Final = 100_000
 ROWS_ARE: Final = ("attributes", "events")
 HOLDS: Final = ("unkeyed", "all", "none")
@@ -151,6 +149,8 @@ def _limit(default: int, text: str = "rows at most, the newest") -> dict[str, An
 
 
 def _duration(text: str) -> int:
+    from streams.times import parse_duration  # noqa: PLC0415  # compiled, perhaps: not before that is decided
+
     try:
         return parse_duration(text)
     except ValueError as error:

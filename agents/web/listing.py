@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from streams.events import JSONValue
-
 Row = Mapping[str, Any]
 
 GAP: Final = "  "
@@ -165,7 +163,7 @@ def _cut(text: str, width: int | None) -> str:
     return text if width is None or len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
-def applied(answer: JSONValue) -> str:
+def applied(answer: Row) -> str:
     """What `definitions apply` has changed."""
     if not answer["applied"]:
         return f"in force already, as version {answer['version']}"

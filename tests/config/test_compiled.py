@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config.compiled import RECORDS, ROOT, SOURCES, digest
+from config.compiled import MODULES, RECORDS, ROOT, SOURCES, digest
 from tests.compiled.__main__ import split
 
 _ASK = """
@@ -75,3 +75,10 @@ def test_structs_stay_with_python() -> None:
     assert names == ["A"]
     imported = f"import msgspec\nfrom streams.x{RECORDS} import A as A\n"
     assert rest == imported + "LIMIT = 1\nclass B:\n    pass\n"
+
+
+def test_the_command_line_decides_before_it_loads_what_may_be_compiled() -> None:
+    """`app.py` imports no such module at its top: a build could not be used any more."""
+    ask = f"import sys, app; print([name for name in {MODULES} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"
