@@ -128,8 +128,9 @@ async def clock_set(one: Session, subject: Subject) -> bool:
     one.work.due_s = dict.fromkeys(one.work.due_s, 0.0)
     await subject.start(inside="clock_steps")
     was_busy = await busy(one, subject)
-    one.work.due_s = dict.fromkeys(one.work.due_s, 0.0)
-    return await subject.end(signal.SIGKILL) == -signal.SIGKILL and was_busy
+    was_killed = await subject.end(signal.SIGKILL) == -signal.SIGKILL
+    one.work.due_s = dict.fromkeys(one.work.due_s, 0.0)  # not before: until then events go in by a clock ahead
+    return was_killed and was_busy
 
 
 async def blocked(one: Session, subject: Subject) -> bool:
