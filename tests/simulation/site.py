@@ -223,7 +223,7 @@ class Site:
         slice_records = dice.choice((1, 2, 5, 500))
         real_finish, real_append, real_link = Slices.finish, Outbox._append, avro_files._link
 
-        def store(path: Path) -> MemoryStore:
+        def store(path: Path, memory: float = 1.0) -> MemoryStore:
             process = Process.current()
             assert process is not None
             number = next(number for number, each in self.processes.items() if each is process)
