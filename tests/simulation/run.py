@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from streams.errors import HeadraceError
 from tests.simulation import embedded_checks
 from tests.simulation.faults import plan_faults
 from tests.simulation.loop import Stuck, VirtualLoop
@@ -113,7 +114,11 @@ async def _rest(site: Site) -> None:
 
 
 async def _quiet(node: object) -> bool:
-    await node.quiesce()  # type: ignore[attr-defined]
+    """Whether the node came to rest; one whose engine has failed is about to stop by itself, which is a fault."""
+    try:
+        await node.quiesce()  # type: ignore[attr-defined]
+    except HeadraceError:
+        return False
     return True
 
 
