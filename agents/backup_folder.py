@@ -72,6 +72,9 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
+        size = path.stat().st_size
+        if size > MANIFEST_BYTES_MAX:
+            raise BadSetting(f"{path}: {size} bytes, no backup of ours has more than {MANIFEST_BYTES_MAX} there")
         data = path.read_bytes()
     except FileNotFoundError:
         raise BadSetting(f"{folder}: no backup, or one that was not finished: it has no {MANIFEST}") from None

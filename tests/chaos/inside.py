@@ -49,48 +49,64 @@ def _loop_blocks(dice: random.Random, folder: Path) -> None:
     setattr(owner, name, start)
 
 
-def _producer(method: str, after: bool) -> Callable[[random.Random, Path], None]:
-    """One call of the producer ends in an error that its client gives up on; `after`: it was kept all the same."""
+Method = Callable[..., Any]
+
+
+def _at_one_call(method: str, instead: Callable[[Method], Method]) -> Callable[[random.Random, Path], None]:
+    """Another function takes the place of one of the producer's methods, at one of its first calls."""
 
     def plant(dice: random.Random, folder: Path) -> None:
         owner, name = find(f"aiokafka:AIOKafkaProducer.{method}")
-        errors = importlib.import_module("aiokafka.errors")
         real, left = getattr(owner, name), dice.randint(1, CALL_MAX)
 
-        async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        async def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal left
             left -= 1
             if left:
-                return await real(self, *args, **kwargs)
+                return await real(*args, **kwargs)
             (folder / "mark").touch()
-            if after:
-                answer = await real(self, *args, **kwargs)
-                if isinstance(answer, asyncio.Future):
-                    await answer
-            raise errors.KafkaTimeoutError
+            return await instead(real)(*args, **kwargs)
 
         setattr(owner, name, call)
 
     return plant
 
 
-def _refused(dice: random.Random, folder: Path) -> None:
-    """One batch is acknowledged with an error: the broker did not take it."""
-    owner, name = find("aiokafka:AIOKafkaProducer.send_batch")
-    errors = importlib.import_module("aiokafka.errors")
-    real, left = getattr(owner, name), dice.randint(1, CALL_MAX)
+def _fails(real: Method) -> Method:
+    """The client gives up before anything was sent."""
 
-    async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left:
-            return await real(self, *args, **kwargs)
-        (folder / "mark").touch()
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        raise _errors().KafkaTimeoutError
+
+    return call
+
+
+def _unanswered(real: Method) -> Method:
+    """The client gives up, and it was kept all the same."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        answer = await real(*args, **kwargs)
+        if isinstance(answer, asyncio.Future):
+            await answer
+        raise _errors().KafkaTimeoutError
+
+    return call
+
+
+def _refused(real: Method) -> Method:
+    """A batch is acknowledged with an error: the broker did not take it."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        answer.set_exception(errors.NotEnoughReplicasError())
+        answer.set_exception(_errors().NotEnoughReplicasError())
         return answer
 
-    setattr(owner, name, call)
+    return call
+
+
+def _errors() -> Any:
+    """Where there is a Kafka, there is its client."""
+    return importlib.import_module("aiokafka.errors")
 
 
 def _syncs_noted(dice: random.Random, folder: Path) -> None:
@@ -130,11 +146,11 @@ def _small_buffers(dice: random.Random, folder: Path) -> None:
 INSIDE: Final[dict[str, Callable[[random.Random, Path], None]]] = {
     "clock_steps": _clock_steps,
     "loop_blocks": _loop_blocks,
-    "send_fails": _producer("send_batch", after=False),
-    "send_unanswered": _producer("send_batch", after=True),
-    "commit_fails": _producer("commit_transaction", after=False),
-    "commit_unanswered": _producer("commit_transaction", after=True),
-    "batch_refused": _refused,
+    "send_fails": _at_one_call("send_batch", _fails),
+    "send_unanswered": _at_one_call("send_batch", _unanswered),
+    "commit_fails": _at_one_call("commit_transaction", _fails),
+    "commit_unanswered": _at_one_call("commit_transaction", _unanswered),
+    "batch_refused": _at_one_call("send_batch", _refused),
     "syncs_noted": _syncs_noted,
     "small_buffers": _small_buffers,
 }

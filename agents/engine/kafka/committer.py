@@ -186,7 +186,6 @@ class Committer:
                 pass
 
     async def _transact(self, leaving: Sequence[_Desk] = ()) -> None:
-        began = self._began_s = perf_counter()
         shares = [
             _Share(partition, desk, desk.works)
             for partition, desk in self._desks.items()
@@ -194,6 +193,9 @@ class Committer:
         ]
         self._records = 0
         self._full.clear()
+        if not shares:
+            return
+        began = self._began_s = perf_counter()
         for share in shares:
             share.desk.works = []
         for desk in leaving:  # what is handed in from here on comes after the release
