@@ -46,11 +46,10 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What a file's columns mean; `digest` names the file's content."""
+    """What the rows of a file are, and what its columns mean."""
 
     kind: Kind
     columns: tuple[Column, ...]
-    digest: str
 
     @property
     def user(self) -> int:
@@ -79,7 +78,6 @@ def plan_table(
     header: Sequence[str],
     sample: Sequence[Sequence[str]],
     mapping: Mapping[str, tuple[str, str]],
-    digest: str,
 ) -> Table:
     """Decide what each column means; types that the mapping does not tell are inferred from the sample.
 
@@ -98,7 +96,7 @@ def plan_table(
         cells = [row[at] for row in sample if len(row) == len(header)]
         columns.append(Column(name, field, _type(kind, field, told, cells)))
     _check(kind, columns)
-    return Table(kind, tuple(columns), digest)
+    return Table(kind, tuple(columns))
 
 
 def _type(kind: Kind, field: str, told: str, cells: Sequence[str]) -> Type:
@@ -141,11 +139,12 @@ def _check(kind: Kind, columns: Sequence[Column]) -> None:
         raise BadSetting("a column without a name; name every column in the first line")
 
 
-def row_record(table: Table, number: int, cells: Sequence[str], now_ms: int) -> tuple[str, bytes] | None:
+def row_record(table: Table, place: str, cells: Sequence[str], now_ms: int) -> tuple[str, bytes] | None:
     """The user and the record of a row; None for a row that changes nothing.
 
-    The record's id makes a repeated row do nothing: for attributes it is the row's place in this very file, for an
-    event what it says, so that an event is not counted again when a corrected file is imported.
+    The record's id makes a repeated row do nothing. For attributes it is the row's `place`, which names the import and
+    the row, so that another import sets them again; for an event it is what the row says, so that no event is counted
+    again, neither by another import nor in a corrected file.
 
     Raises:
         BadInput: why the row cannot be used, with the column as its field.
@@ -161,16 +160,16 @@ def row_record(table: Table, number: int, cells: Sequence[str], now_ms: int) -> 
         raise BadInput("missing_user", table.columns[table.user].name, "blank; every row names its user")
     if table.kind == "attributes" and not values:
         return None
-    value = to_json(_object(table, number, user, values))
+    value = to_json(_object(table, place, user, values))
     rejected = read_record(None, value, now_ms).rejected
     if rejected:
         raise BadInput(rejected[0].reason, rejected[0].field, rejected[0].detail)
     return user, value
 
 
-def _object(table: Table, number: int, user: str, values: dict[str, JSONValue]) -> dict[str, JSONValue]:
+def _object(table: Table, place: str, user: str, values: dict[str, JSONValue]) -> dict[str, JSONValue]:
     if table.kind == "attributes":
-        return {"type": "attributes", USER: user, "id": f"csv:{table.digest}:{number}", **values}
+        return {"type": "attributes", USER: user, "id": f"csv:{place}", **values}
     head = {field: values.pop(field, "") for field in _EVENT_FIELDS}
     prefix = f"{head['name']}{_OF_EVENT}"
     properties = {

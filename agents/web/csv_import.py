@@ -3,7 +3,6 @@
 import asyncio
 import csv
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -41,9 +40,14 @@ class Choices(NamedTuple):
 
 
 class Progress(msgspec.Struct):
-    """How far an import of a file is: kept beside it after every batch, so that it can go on after a stop."""
+    """How far an import of a file is: kept beside it after every batch, so that it can go on after a stop.
+
+    `digest` is that of the file, `table` is how it was read, and `began_ms` tells one import of it from another.
+    """
 
     digest: str
+    table: str
+    began_ms: int
     rows: int = 0
     sent: int = 0
     unchanged: int = 0
@@ -74,13 +78,14 @@ async def import_csv(
         the errors file, or nothing for none.
 
     Raises:
-        BadSetting: the file or its first line cannot be used, or it was imported before and `again` is not said.
+        BadSetting: the file or its first line cannot be used; or, without `again`, the file was imported before, or
+            its import was begun with other columns.
     """
     try:
         digest = await asyncio.to_thread(_digest, path)
-        table = await asyncio.to_thread(_plan, path, choices, digest)
-        work = _Import(session, path, table, choices, clock)
-        return await work.run(report)
+        table = await asyncio.to_thread(_plan, path, choices)
+        work = _Import(session, path, digest, table, clock)
+        return await work.run(report, again=choices.again)
     except OSError as error:
         raise BadSetting(f"{error.filename or path}: {error.strerror}") from error
 
@@ -93,14 +98,14 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _plan(path: Path, choices: Choices, digest: str) -> Table:
+def _plan(path: Path, choices: Choices) -> Table:
     with _open(path) as file:
         rows = _rows(file)
         _, header = next(rows, (1, []))
         if isinstance(header, BadInput) or not header:
             raise BadSetting(f"{path}: no first line with the names of the columns")
         sample = [cells for _, cells in islice(rows, SAMPLE_ROWS) if not isinstance(cells, BadInput)]
-    return plan_table(choices.kind, header, sample, choices.mapping, digest)
+    return plan_table(choices.kind, header, sample, choices.mapping)
 
 
 def _open(path: Path) -> TextIO:
@@ -132,19 +137,21 @@ def _rows(file: TextIO) -> Iterator[Row]:
 class _Import:
     """One file on its way."""
 
-    def __init__(self, session: Asked | None, path: Path, table: Table, choices: Choices, clock: Clock) -> None:
+    def __init__(self, session: Asked | None, path: Path, digest: str, table: Table, clock: Clock) -> None:
         self._session = session
         self._path = path
+        self._digest = digest
         self._table = table
-        self._choices = choices
+        self._read_as = msgspec.json.encode(table).decode()
         self._clock = clock
         self._kept = path.with_name(f"{path.name}.progress.json")
-        self._errors = path.with_name(f"{path.name}.errors.csv")
+        trial = "" if session is not None else ".dry-run"  # of an import that goes on later nothing is touched
+        self._errors = path.with_name(f"{path.name}{trial}.errors.csv")
 
-    async def run(self, report: Callable[[int], None]) -> dict[str, Any]:
+    async def run(self, report: Callable[[int], None], *, again: bool) -> dict[str, Any]:
         """See `import_csv`."""
         partitions = int(await self._session.ask("partitions", {})) if self._session is not None else 1
-        progress = self._resume()
+        progress = self._begin() if again or self._session is None else self._resume()
         with _open(self._path) as file, self._open_errors(progress) as errors:
             rows = _rows(file)
             await asyncio.to_thread(_skip, rows, progress.rows + 1)  # and the first line
@@ -161,14 +168,23 @@ class _Import:
             self._errors.unlink(missing_ok=True)
         return self._answer(progress)
 
+    def _begin(self) -> Progress:
+        return Progress(self._digest, self._read_as, self._clock.now_ms())
+
     def _resume(self) -> Progress:
-        found = None
-        with suppress(FileNotFoundError, msgspec.DecodeError):
+        try:
             found = msgspec.json.decode(self._kept.read_bytes(), type=Progress)
-        if self._session is None or found is None or found.digest != self._table.digest or self._choices.again:
-            return Progress(self._table.digest)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return self._begin()
+        if found.digest != self._digest:
+            return self._begin()
         if found.done:
             raise BadSetting(f"{self._path} was imported already ({found.rows:,} rows); --again imports it once more")
+        if found.table != self._read_as:
+            raise BadSetting(
+                f"{self._path}: its import was begun with other columns and came to row {found.rows + 1:,}; "
+                "name them as before, or begin anew with --again"
+            )
         return found
 
     def _open_errors(self, progress: Progress) -> TextIO:
@@ -187,12 +203,13 @@ class _Import:
         """The records of the next rows, and the number of the last row read; None at the end of the file."""
         outputs: list[Output] = []
         size, last, now_ms = 0, 0, self._clock.now_ms()
+        place = f"{progress.digest}:{progress.began_ms}"
         for number, cells in islice(rows, BATCH_ROWS):
             last = number - 1
             try:
                 if isinstance(cells, BadInput):
                     raise cells
-                made = row_record(self._table, last, cells, now_ms)
+                made = row_record(self._table, f"{place}:{last}", cells, now_ms)
             except BadInput as error:
                 progress.refused += 1
                 progress.reasons[error.reason] = progress.reasons.get(error.reason, 0) + 1

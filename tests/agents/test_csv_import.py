@@ -14,7 +14,7 @@ from agents.web.csv_import import Choices, import_csv
 from config.clock import ManualClock
 from streams.errors import BadSetting
 from streams.events import JSONValue
-from tests.agents.nodes import NOW_MS, running
+from tests.agents.nodes import NOW_MS, process, running
 
 USERS = 2_100
 LIKES = 1_600
@@ -101,7 +101,7 @@ async def test_an_import_that_is_cut_off_anywhere_does_everything_once(tmp_path:
 
 
 async def test_a_finished_import_is_not_made_twice_by_mistake(tmp_path: Path) -> None:
-    """The same file is refused until that is asked for, and then changes nothing; a dry run keeps nothing."""
+    """The same file is refused until that is asked for, and then counts no event twice; a dry run keeps nothing."""
     path, clock = likes_file(tmp_path), ManualClock(NOW_MS)
     async with running(tmp_path / "data") as node:
         tried = await import_csv(None, path, Choices("events", {}), clock, lambda _: None)
@@ -112,6 +112,42 @@ async def test_a_finished_import_is_not_made_twice_by_mistake(tmp_path: Path) ->
         await import_csv(node, path, Choices("events", {}, again=True), clock, lambda _: None)
         await node.quiesce()
         assert node.queries.totals()["custom_events"] == LIKES
+
+
+async def test_an_import_made_again_sets_attributes_again(tmp_path: Path) -> None:
+    """With columns named rightly the second time, and over what somebody else has set since."""
+    path, clock = tmp_path / "users.csv", ManualClock(NOW_MS)
+    path.write_text("external_id,name\nu,Mel\n", "utf-8")
+    async with running(tmp_path / "data") as node:
+        for mapping, wanted in (({}, {"name": "Mel"}), ({"name": ("first_name", "")}, {"first_name": "Mel"})):
+            clock.advance(1_000)
+            await import_csv(node, path, Choices("attributes", mapping, again=True), clock, lambda _: None)
+            await node.quiesce()
+            found = node.queries.user("u")
+            assert found is not None
+            assert wanted.items() <= found["attributes"].items()
+        await process(node, {"type": "attributes", "external_id": "u", "name": "Anna"})
+        clock.advance(1_000)
+        await import_csv(node, path, Choices("attributes", {}, again=True), clock, lambda _: None)
+        await node.quiesce()
+        found = node.queries.user("u")
+        assert found is not None
+        assert found["attributes"]["name"] == "Mel"
+
+
+async def test_an_import_under_way_keeps_its_columns_and_its_errors(tmp_path: Path) -> None:
+    """Other columns are refused until the import is begun anew, and a dry run in between touches nothing of it."""
+    path, clock, dice = users_file(tmp_path), ManualClock(NOW_MS), Random(0)
+    right = Choices("attributes", {"visits": ("visits", "number")})
+    async with running(tmp_path / "data") as node:
+        with pytest.raises(StopHereError):
+            await import_csv(Stopping(node, dice, 2), path, right, clock, lambda _: None)
+        tried = await import_csv(None, path, Choices("attributes", {}), clock, lambda _: None)
+        assert tried["refused"] == 1
+        with pytest.raises(BadSetting, match="other columns"):
+            await import_csv(node, path, Choices("attributes", {}), clock, lambda _: None)
+        found = await import_csv(node, path, right, clock, lambda _: None)
+    assert len(rows_named(found)) == found["refused"] == len(set(rows_named(found)))
 
 
 def test_a_cell_of_the_errors_file_is_no_formula(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ DIGEST = "0" * 24
 def records(text: str, kind: Kind = "attributes", maps: tuple[str, ...] = ()) -> list[object]:
     """What each row of a CSV text becomes: its object, None, or the reason and column of its refusal."""
     header, *rows = list(csv.reader(io.StringIO(text)))
-    table = plan_table(kind, header, rows, read_mapping(maps), DIGEST)
+    table = plan_table(kind, header, rows, read_mapping(maps))
     found: list[object] = []
     for number, cells in enumerate(rows, 1):
         try:
-            made = row_record(table, number, cells, NOW_MS)
+            made = row_record(table, f"{DIGEST}:{number}", cells, NOW_MS)
         except BadInput as error:
             found.append((error.reason, error.field))
         else:
@@ -119,10 +119,10 @@ CELLS = st.text(st.characters(codec="utf-8"), max_size=20)
 @given(st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=8))
 def test_what_is_made_of_any_row_is_taken_by_intake(rows: list[tuple[str, str, str]]) -> None:
     """Whatever stands in the cells, a row is refused here or read there, as the user's attributes alone."""
-    table = plan_table("attributes", ["external_id", "first_name", "free"], rows, {}, DIGEST)
+    table = plan_table("attributes", ["external_id", "first_name", "free"], rows, {})
     for number, cells in enumerate(rows, 1):
         try:
-            made = row_record(table, number, cells, NOW_MS)
+            made = row_record(table, f"{DIGEST}:{number}", cells, NOW_MS)
         except BadInput:
             continue
         if made is not None:
