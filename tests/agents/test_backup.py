@@ -13,6 +13,7 @@ from aiohttp import web
 from fastavro import reader
 
 from agents import backup as backups
+from agents import backup_folder
 from agents.backup_folder import MANIFEST, read_manifest, verify
 from agents.node import Node
 from agents.restore import restore
@@ -260,6 +261,13 @@ async def test_a_damaged_backup_is_refused_and_leaves_nothing(backup: Path, tmp_
         with pytest.raises((BadSetting, BadState), match=broken.name):
             await restore(settings_of(tmp_path / "new"), ManualClock(NOW_MS), broken)
         assert not made(tmp_path), name
+
+
+async def test_a_manifest_beyond_its_bound_is_not_read(backup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's file of any size under that name takes no memory."""
+    monkeypatch.setattr(backup_folder, "MANIFEST_BYTES_MAX", 10)
+    with pytest.raises(BadSetting, match="no backup of ours"):
+        read_manifest(backup)
 
 
 async def test_nothing_that_exists_is_overwritten(backup: Path, tmp_path: Path) -> None:
