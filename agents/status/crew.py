@@ -85,11 +85,11 @@ class Crew:
     def _note(self, member: Member, now_ms: int, *, has_answered: bool) -> None:
         """Keep since when a worker is as it is; one that never answered is still starting."""
         before = self._states.get(member.number)
-        if has_answered:
-            member.ended = ""
-            state, detail = "up", ""
-        elif member.ended:  # one that was started again is not back before it answers
+        if member.ended:  # for at least one look, however soon it is back: else nobody would hear of it
             state, detail = "ended", member.ended
+            member.ended = "" if has_answered else member.ended  # one that was started again is back when it answers
+        elif has_answered:
+            state, detail = "up", ""
         else:
             is_new = before is None or before.state in {"starting", "ended"}
             state, detail = ("starting", "") if is_new else ("silent", "")

@@ -28,7 +28,9 @@ MINUTE_MS = 60_000
 def unpacked(name: str, folder: Path) -> Path:
     """A stored folder, below another."""
     with tarfile.open(Path(__file__).parent / "folders" / f"{name}.tar.xz") as packed:
-        packed.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):  # from Python 3.11.4 on; later ones warn where none is named
+            packed.extraction_filter = tarfile.data_filter
+        packed.extractall(folder)  # our own archive
     return folder
 
 
