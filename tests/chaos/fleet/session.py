@@ -219,6 +219,8 @@ class Fleet(Session):
     async def stop(self, member: Member) -> None:
         """Tell a worker to stop, which it has to do in good order, unless another has its place already."""
         code = await member.end(signal.SIGTERM)
+        if code == -signal.SIGTERM and not member.last_words():
+            return  # it was told so early that it had not come to listen for signals, nor to anything else
         if code:
             words = f"{member.name} was told to stop, and ended with {code}: {member.last_words()}"
             (member.ends if FENCED in words else self.faults).append(words)
