@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from agents.engine.transport import Transport
 from streams.records import Place, Record
 
-IN_FLIGHT_MAX: Final = 2
+IN_FLIGHT_MAX: Final = 1
 
 
 class Slice(NamedTuple):
