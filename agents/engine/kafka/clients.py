@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
 from aiokafka.producer import sender
 
 from agents.engine.kafka.security import security
@@ -42,6 +43,16 @@ def new_reader(settings: Settings, isolation: str) -> AIOKafkaConsumer:
         isolation_level=isolation,
         fetch_max_wait_ms=FETCH_WAIT_MS,
         max_partition_fetch_bytes=FETCH_PARTITION_BYTES,
+        request_timeout_ms=int(REQUEST_S_MAX * 1000),
+    )
+
+
+def new_client(settings: Settings) -> AIOKafkaClient:
+    """A client for requests of our own, not connected; makes one only within a running loop."""
+    return AIOKafkaClient(
+        bootstrap_servers=addresses(settings),
+        **security(settings),
+        client_id=settings.app,
         request_timeout_ms=int(REQUEST_S_MAX * 1000),
     )
 

@@ -2,56 +2,91 @@
 
 import asyncio
 from collections import deque
-from typing import Any, Final
+from contextlib import suppress
+from time import perf_counter
+from typing import Final, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from agents.engine.kafka.clients import new_reader
-from agents.engine.kafka.topics import topic_name
+from agents.engine.kafka.fetches import Fetched, Reader
+from agents.engine.kafka.topics import all_topics, topic_name
+from agents.engine.pace import Pace
 from config.settings import Settings
+from streams import topics
 from streams.errors import BadState
 from streams.records import SLICE_BYTES_MAX, SLICE_RECORDS_MAX, Place, Record
 
 BUFFER_RECORDS_MAX: Final = SLICE_RECORDS_MAX
-PUMP_RECORDS_MAX: Final = 2 * SLICE_RECORDS_MAX
-PUMP_WAIT_MS: Final = 50
+PARTITION_BYTES: Final = 512 * 1024
+ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
+LOOK_S: Final = 0.05
+PIECE_RECORDS: Final = 50
+
+
+class Line(NamedTuple):
+    """Topics that are asked for together, over a connection of their own, at most once in `gap_s`.
+
+    A broker answers one fetch of a connection after the other, and holds back one to which it has nothing to say:
+    topics in which little happens must not hold up those in which much does.
+    """
+
+    name: str
+    topics: frozenset[str]
+    gap_s: float
+
+
+EXPORTED: Final = frozenset({topics.CURRENTS.name})
+ARRIVING: Final = frozenset({topics.EVENTS.name, topics.MAILBOX.name})
+SENDS: Final = frozenset(topic.name for topic in topics.SENDS.values())
+LINES: Final = (Line("arriving", ARRIVING, 0.008), Line("sends", SENDS, 0.008), Line("exported", EXPORTED, 0.1))
+"""What waits for nobody is asked for as rarely as its readers allow: each fetch costs both sides."""
 
 
 class _Feed:
-    """One partition: what has arrived, and how far the reader has come, holes included."""
+    """One partition: what has arrived, how far the reader has come, holes included, and what to ask for next."""
 
-    def __init__(self, position: int) -> None:
+    def __init__(self, tp: TopicPartition, position: int) -> None:
+        self.tp = tp
         self.records: deque[Record] = deque()
         self.reached = position
         self.end = position
+        self.next_offset = position
+        self.is_filling = False
+
+    @property
+    def is_hungry(self) -> bool:
+        return len(self.records) < BUFFER_RECORDS_MAX and not self.is_filling
 
 
 class Feeds:
-    """One reader for all partitions, pumped by a task. A full buffer is not asked for more."""
+    """Readers for all partitions, pumped by tasks. A full buffer is not asked for more."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pace: Pace) -> None:
         self._settings = settings
-        self._consumer = new_reader(settings, "read_committed")
+        self._pace = pace
+        self._readers = {line.name: Reader(settings) for line in LINES}
         self._feeds: dict[Place, _Feed] = {}
-        self._tps: dict[TopicPartition, Place] = {}
+        self._places: dict[TopicPartition, Place] = {}
         self._version = 0
-        self._sought = 0
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()
 
     async def start(self) -> None:
         """Connect."""
-        await self._consumer.start()
+        await asyncio.gather(*(reader.start(all_topics(self._settings)) for reader in self._readers.values()))
 
     async def stop(self) -> None:
         """Disconnect."""
-        await self._consumer.stop()
+        await asyncio.gather(*(reader.stop() for reader in self._readers.values()))
 
     def follow(self, positions: dict[Place, int]) -> None:
         """Read these places from these offsets on, and no others."""
-        self._feeds = {place: _Feed(position) for place, position in positions.items()}
-        self._tps = {TopicPartition(topic_name(self._settings, place[0]), place[1]): place for place in positions}
+        self._feeds = {
+            (topic, partition): _Feed(TopicPartition(topic_name(self._settings, topic), partition), position)
+            for (topic, partition), position in positions.items()
+        }
+        self._places = {feed.tp: place for place, feed in self._feeds.items()}
         self._version += 1
         self._taken.set()
 
@@ -92,56 +127,95 @@ class Feeds:
     async def wait(self, timeout_s: float) -> None:
         """Wait until something arrives, at most so long."""
         self._arrived.clear()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._arrived.wait()
-        except TimeoutError:
-            return
 
     def wake(self) -> None:
         """Let a waiting reader look again."""
         self._arrived.set()
 
+    # ---- pumping
+
     async def pump(self) -> None:
-        """Move records from the reader into the buffers, for as long as the process lives."""
-        while True:
-            version = self._version
-            if version != self._sought:
-                self._seek(version)
-            hungry = [tp for tp, place in self._tps.items() if len(self._feeds[place].records) < BUFFER_RECORDS_MAX]
-            if not hungry:
-                self._taken.clear()
+        """Move records from the brokers into the buffers, for as long as the process lives."""
+        pumps = [asyncio.create_task(self._pump(line), name=f"feeds-{line.name}") for line in LINES]
+        try:
+            await asyncio.gather(*pumps)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+
+    async def _pump(self, line: Line) -> None:
+        """Ask every broker that leads hungry partitions, each by itself: a silent one holds up no other."""
+        asked: dict[int, asyncio.Task[None]] = {}
+        try:
+            while True:
+                for leader, wanted in self._readers[line.name].by_leader(self._hungry(line)).items():
+                    if leader not in asked:
+                        asked[leader] = asyncio.create_task(self._ask(line, leader, wanted))
+                if asked:
+                    done, _ = await asyncio.wait(asked.values(), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+                    for leader in [leader for leader, task in asked.items() if task in done]:
+                        asked.pop(leader).result()
+                else:
+                    await self._until_taken()
+        finally:
+            for task in asked.values():
+                task.cancel()
+
+    async def _until_taken(self) -> None:
+        self._taken.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
                 await self._taken.wait()
-                continue
-            try:
-                fetched = await self._consumer.getmany(*hungry, timeout_ms=PUMP_WAIT_MS, max_records=PUMP_RECORDS_MAX)
-            except OffsetOutOfRangeError as error:
-                raise BadState(f"{error}: the log does not hold what our state wants next; see retention") from error
-            if version == self._version:
-                self._keep(fetched)
-                await self._look(hungry, version)
 
-    def _seek(self, version: int) -> None:
-        self._sought = version
-        self._consumer.assign(list(self._tps))
-        for tp, place in self._tps.items():
-            self._consumer.seek(tp, self._feeds[place].reached)
+    def _hungry(self, line: Line) -> dict[TopicPartition, int]:
+        """The line's partitions with room in their buffers, and from where on each is read."""
+        return {
+            feed.tp: feed.next_offset
+            for (topic, _), feed in self._feeds.items()
+            if topic in line.topics and feed.is_hungry
+        }
 
-    def _keep(self, fetched: dict[TopicPartition, list[Any]]) -> None:
-        for tp, records in fetched.items():
-            self._feeds[self._tps[tp]].records.extend(
-                Record(each.offset, each.timestamp, each.key, each.value or b"", each.headers) for each in records
-            )
-        if fetched:
-            self._arrived.set()
-
-    async def _look(self, tps: list[TopicPartition], version: int) -> None:
-        """Note how far the reader is: beyond the last record where offsets hold none."""
-        for tp in tps:
-            reached = await self._consumer.position(tp)
+    async def _ask(self, line: Line, leader: int, wanted: dict[TopicPartition, int]) -> None:
+        """One fetch, and its records into the buffers, unless others are followed by then."""
+        version, began = self._version, perf_counter()
+        try:
+            fetched = await self._readers[line.name].fetch(leader, wanted, PARTITION_BYTES, ANSWER_BYTES_MAX)
+        except OffsetOutOfRangeError as error:
             if version != self._version:
                 return
-            feed = self._feeds[self._tps[tp]]
-            if not feed.records:
-                feed.reached = reached
-            feed.end = max(self._consumer.last_stable_offset(tp) or 0, reached)
+            raise BadState(f"{error}: the log does not hold what our state wants next; see retention") from error
+        for each in fetched:
+            if version == self._version:
+                await self._keep(self._feeds[self._places[each.tp]], each)
+        left = began + line.gap_s - perf_counter()
+        if left > 0:
+            await asyncio.sleep(left)
+
+    async def _keep(self, feed: _Feed, fetched: Fetched) -> None:
+        """Let the reader have the records, a few at a time: a fetch may hold thousands.
+
+        A broker that no longer leads the partition may answer late: what was had from the next one is left out.
+        """
+        if feed.is_filling or feed.next_offset != fetched.offset:
+            return
+        feed.is_filling = True
+        piece: list[Record] = []
+        for record in fetched.records():
+            piece.append(record)
+            if len(piece) == PIECE_RECORDS:
+                self._hand_over(feed, piece)
+                piece = []
+                if self._pace.spent:
+                    await self._pace.rest()
+        self._hand_over(feed, piece)
+        feed.next_offset = feed.reached = fetched.next_offset
+        feed.end = max(fetched.stable_end, feed.reached)
+        feed.is_filling = False
+
+    def _hand_over(self, feed: _Feed, piece: list[Record]) -> None:
+        if piece:
+            feed.records.extend(piece)
+            self._arrived.set()

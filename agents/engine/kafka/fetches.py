@@ -1,10 +1,11 @@
-"""Fetches: committed records of one partition as the brokers send them, without an object for each that is kept."""
+"""Fetches: committed records as the brokers send them, a whole answer at a time."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.errors import (
     CorruptRecordException,
@@ -16,9 +17,10 @@ from aiokafka.errors import (
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.memory_records import MemoryRecords
 
-from agents.engine.kafka.clients import FETCH_WAIT_MS, new_reader
+from agents.engine.kafka.clients import FETCH_WAIT_MS, new_client, new_reader
 from config.settings import Settings
 from streams.errors import BadState
+from streams.records import Record
 
 FETCH_BYTES: Final = 16 * 1024 * 1024
 RETRY_S: Final = 0.1
@@ -28,12 +30,16 @@ Newest = dict[bytes, bytes | None]
 
 
 class Fetched(NamedTuple):
-    """What one request brought: batches as they lie on the broker's disk, and which transactions were aborted."""
+    """What one request brought of a partition: batches as they lie on the broker's disk, and which transactions failed.
+
+    `stable_end` is the offset below which every transaction had ended then.
+    """
 
     tp: TopicPartition
     offset: int
     data: bytes
     aborted: list[tuple[int, int]]
+    stable_end: int = 0
 
     @property
     def next_offset(self) -> int:
@@ -42,6 +48,14 @@ class Fetched(NamedTuple):
         while records.has_next():
             next_offset = records.next_batch().next_offset
         return next_offset
+
+    def records(self) -> Iterator[Record]:
+        """The committed records from `offset` on, in order. Raises CorruptRecordException, as `unpack` does."""
+        offset = self.offset
+        for batch in _Committed(self).batches():
+            for each in batch:
+                if each.offset >= offset:
+                    yield Record(each.offset, each.timestamp, each.key, each.value or b"", tuple(each.headers))
 
     def unpack(self, newest: Newest) -> tuple[int, int]:
         """Add the committed records; returns how many there were and when the last of them was appended, 0 for none.
@@ -123,7 +137,7 @@ class Fetches:
             except OffsetOutOfRangeError as error:
                 raise BadState(f"{tp.topic}[{tp.partition}] does not have offset {offset}") from error
             except KafkaError as error:
-                if not (error.retriable or error.invalid_metadata):
+                if not is_passing(error):
                     raise
             await asyncio.sleep(RETRY_S)
             await self._reader._client.force_metadata_update()
@@ -133,13 +147,101 @@ class Fetches:
         leader = client.cluster.leader_for_partition(tp)
         if leader is None or leader == -1:
             raise LeaderNotAvailableError
-        place = (tp.partition, offset, FETCH_BYTES)
-        request = FetchRequest(FETCH_WAIT_MS, 1, FETCH_BYTES, READ_COMMITTED, [(tp.topic, [place])])
-        answer: Any = await client.send(leader, request)
-        ((_, ((_, code, *fields),)),) = answer.topics
-        if code:
-            error: type[KafkaError] = for_code(code)
+        answer = await _ask(client, leader, {tp: offset}, FETCH_BYTES, FETCH_BYTES)
+        for error in answer.errors.values():
             raise error
-        *_, data = fields
-        aborted = next((field for field in fields if isinstance(field, list)), [])
-        return Fetched(tp, offset, data or b"", aborted)
+        return answer.fetched[0]
+
+
+class Reader:
+    """Fetches of many partitions at once, over connections of its own: one request to a broker at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing is connected before `start`."""
+        self._settings = settings
+        self._client: Any = None
+        self._turn = 0
+
+    async def start(self, topics: Iterable[str]) -> None:
+        """Connect, and learn who leads these topics."""
+        self._client = new_client(self._settings)
+        await self._client.bootstrap()
+        await self._client.set_topics(set(topics))
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        if self._client is not None:
+            await self._client.close()
+
+    def by_leader(self, positions: Mapping[TopicPartition, int]) -> dict[int, dict[TopicPartition, int]]:
+        """The positions by the broker that leads the partition, without those that none leads: they are looked for."""
+        found: dict[int, dict[TopicPartition, int]] = {}
+        leaderless = False
+        for tp, offset in positions.items():
+            leader = self._client.cluster.leader_for_partition(tp)
+            if leader is None or leader == -1:
+                leaderless = True
+            else:
+                found.setdefault(leader, {})[tp] = offset
+        if leaderless:
+            self._client.force_metadata_update()
+        return found
+
+    async def fetch(
+        self, leader: int, positions: Mapping[TopicPartition, int], partition_bytes: int, answer_bytes: int
+    ) -> list[Fetched]:
+        """What lies at the offsets and behind them, of partitions that a broker leads; nothing of those it cannot give.
+
+        Raises:
+            KafkaError: the broker refuses for good; `OffsetOutOfRangeError` where it does not have the offset.
+        """
+        self._turn += 1  # only of the first one that has any does a broker send a batch that is larger than asked for
+        tps = list(positions)
+        turn = self._turn % len(tps)
+        rotated = {tp: positions[tp] for tp in (*tps[turn:], *tps[:turn])}
+        try:
+            answer = await _ask(self._client, leader, rotated, partition_bytes, answer_bytes)
+        except KafkaError as silent:
+            answer = _Answer([], {tps[0]: silent})
+        for tp, error in answer.errors.items():
+            if not is_passing(error):
+                raise type(error)(f"{tp.topic}[{tp.partition}] at offset {positions[tp]}") from error
+        if answer.errors:
+            await asyncio.sleep(RETRY_S)
+            await self._client.force_metadata_update()
+        return answer.fetched
+
+
+def is_passing(error: KafkaError) -> bool:
+    """Whether the same request may succeed later, perhaps at another broker."""
+    return bool(error.retriable or error.invalid_metadata)
+
+
+class _Answer(NamedTuple):
+    fetched: list[Fetched]
+    errors: dict[TopicPartition, KafkaError]
+
+
+async def _ask(
+    client: AIOKafkaClient,
+    leader: int,
+    positions: Mapping[TopicPartition, int],
+    partition_bytes: int,
+    answer_bytes: int,
+) -> _Answer:
+    """One request to one broker. Raises KafkaError when there is no answer."""
+    places: dict[str, list[tuple[int, int, int]]] = {}
+    for tp, offset in positions.items():
+        places.setdefault(tp.topic, []).append((tp.partition, offset, partition_bytes))
+    request = FetchRequest(FETCH_WAIT_MS, 1, answer_bytes, READ_COMMITTED, list(places.items()))
+    answer: Any = await client.send(leader, request)
+    found = _Answer([], {})
+    for topic, partitions in answer.topics:
+        for partition, code, _, stable_end, *fields in partitions:
+            tp = TopicPartition(topic, partition)
+            if code:
+                found.errors[tp] = for_code(code)()
+                continue
+            aborted = next((field for field in fields if isinstance(field, list)), [])
+            found.fetched.append(Fetched(tp, positions[tp], fields[-1] or b"", aborted, stable_end))
+    return found

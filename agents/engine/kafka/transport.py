@@ -43,7 +43,7 @@ class KafkaTransport(KafkaLog):
     async def start(self) -> None:
         """Create what is missing, connect, and begin to listen."""
         await super().start()
-        self._feeds = Feeds(self._settings)
+        self._feeds = Feeds(self._settings, self._pace)
         await self._feeds.start()
         self._transactional = await start_producer(self._settings, all_topics(self._settings), self._owner)
         self._committer = Committer(self._settings, self._transactional, self._store, self._pace, self._feeds.wake)
