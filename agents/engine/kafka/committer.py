@@ -17,7 +17,7 @@ from streams.records import Output, Place
 from tables.changelog import Changelog
 from tables.store import Batch, Change, Store
 
-GAP_S: Final = 0.005
+GAP_S: Final = 0.02
 FULL_RECORDS: Final = 2_000
 LATER_S: Final = 0.5
 LEASE_S: Final = 2.0

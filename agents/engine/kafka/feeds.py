@@ -39,7 +39,7 @@ class Line(NamedTuple):
 EXPORTED: Final = frozenset({topics.CURRENTS.name})
 ARRIVING: Final = frozenset({topics.EVENTS.name, topics.MAILBOX.name})
 SENDS: Final = frozenset(topic.name for topic in topics.SENDS.values())
-LINES: Final = (Line("arriving", ARRIVING, 0.008), Line("sends", SENDS, 0.008), Line("exported", EXPORTED, 0.1))
+LINES: Final = (Line("arriving", ARRIVING, 0.01), Line("sends", SENDS, 0.01), Line("exported", EXPORTED, 0.1))
 """What waits for nobody is asked for as rarely as its readers allow: each fetch costs both sides."""
 
 
