@@ -37,7 +37,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--users", default=",".join(USERS), help=f"of {', '.join(USERS)}")
     parser.add_argument("--user-count", type=int, default=5_000)
     parser.add_argument("--warm", type=int, default=15_000, help="events before those that are measured")
-    parser.add_argument("--events", type=int, default=40_000, help="events measured; the opponent gets a quarter")
+    parser.add_argument("--events", type=int, default=120_000, help="events measured; the opponent gets a quarter")
     parser.add_argument("--large-users", type=int, default=240_000, help="users of J3, each with a row of 1.2 kB")
     parser.add_argument("--rates", default=",".join(map(str, RATES)), help="events per second of the latency part")
     parser.add_argument("--transports", default=",".join(TRANSPORTS), help=f"of {', '.join(TRANSPORTS)}")
