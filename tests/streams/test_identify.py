@@ -1,0 +1,162 @@
+"""A device's anonymous user turns out to be a known one: whatever happens when, it ends as one user's life."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.codec import partition_of
+from streams.effects import CurrentsRecord, Post, SegmentChange
+from streams.ids import user_id
+from streams.mailbox import Outcome
+from streams.profiles.row import Devices, Merged, User
+from streams.segments.membership import update_memberships
+from streams.sends import Send
+from tests.streams.mailboxes import START_MS, Mailboxes
+
+DAY_MS = 86_400_000
+KNOWN = ("ann", "bob")
+DEVICES = ("d1", "d2", "d3")
+OWNER = {"d1": "ann", "d2": "bob", "d3": "ann"}
+DRAWN = 60
+
+
+def segment(name: str, tree: dict[str, Any]) -> dict[str, Any]:
+    return {f"segments/{name}.yaml": {"name": name, "filter": tree}}
+
+
+def campaign(name: str, trigger: dict[str, Any], **more: Any) -> dict[str, Any]:
+    document = {"name": name, "trigger": trigger, "channel": "log", "message": {"text": "{{ ${user_id} }}"}, **more}
+    return {f"campaigns/{name}.yaml": document}
+
+
+FILES = {
+    **segment("buyers", {"purchases": {"at_least": 2}}),
+    **segment("lapsed", {"all": [{"purchases": {"at_least": 1}}, {"not": {"purchases": {"within": "2d"}}}]}),
+    **segment("fans", {"event": {"name": "like", "at_least": 3, "within": "1d"}}),
+    **segment("few", {"event": {"name": "like", "at_most": 2, "within": "3d"}}),
+    **segment("picky", {"event": {"name": "like", "where": {"n": {"over": 5}}, "within": "2d"}}),
+    **segment("spender", {"money_spent": {"over": 20, "within": "2d"}}),
+    **segment("quiet", {"not": {"event": {"name": "like", "at_least": 1}}}),
+    **segment("regular", {"all": [{"segment": "buyers"}, {"segment": "fans"}]}),
+    **campaign("thanks", {"segment_entered": "buyers"}),
+    **campaign("later", {"event": {"name": "like"}}, delay="6h", re_eligible_after="12h"),
+}
+
+
+def iso(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def countable(user: User) -> dict[str, Any]:
+    """All of a row that can be counted, and the segments that it is in."""
+    return {
+        "events": user.events,
+        "products": user.products,
+        "purchases": user.purchases,
+        "sessions": user.sessions,
+        "money": user.money,
+        "counts": user.counts,
+        "segments": set(user.memberships),
+    }
+
+
+def amounts(user: User, now_ms: int) -> dict[str, Decimal]:
+    return {key: window.within(now_ms, 2 * DAY_MS) for key, window in user.amounts.items()}
+
+
+def happening(kind: int, time_ms: int, number: int) -> dict[str, Any]:
+    shared = {"time": iso(time_ms)}
+    if kind < 5:
+        return {"type": "event", "name": ("like", "view")[kind % 2], "properties": {"n": number % 9}, **shared}
+    if kind < 8:
+        price = {"currency": ("USD", "EUR")[kind % 2], "price": 3.25 + number % 7, "quantity": 1 + kind % 2}
+        return {"type": "purchase", "product_id": f"p{number % 3}", **price, **shared}
+    if kind == 8:
+        return {"type": "session_start", "app_id": "web", **shared}
+    return {"type": "attributes", f"a{number}": number, **shared}
+
+
+Steps = st.lists(
+    st.tuples(
+        st.sampled_from(("send", "send", "send", "anonymous", "anonymous", "identify", "work", "crash", "pass")),
+        st.integers(0, 10**6),
+        st.integers(0, 9),
+    ),
+    max_size=DRAWN,
+)
+
+
+def live(world: Mailboxes, steps: list[tuple[str, int, int]], as_one: bool) -> list[str]:
+    """Play steps: as they are, or with every device's events as those of its owner from the start."""
+    sent = []
+    for number, (step, die, kind) in enumerate(steps):
+        time_ms = world.now_ms - (die % 7) * DAY_MS // 3
+        if step == "pass":
+            world.now_ms += die % DAY_MS
+        elif step == "work":
+            if not as_one:
+                world.work(die % len(world.partitions), 1 + kind)
+        elif step == "crash":
+            if not as_one:
+                world.crash(die % len(world.partitions), 1 + kind)
+        elif step == "identify":
+            device = DEVICES[die % 3]
+            if not as_one:
+                world.send({"type": "identify", "device_id": device, "external_id": OWNER[device]}, twice=kind == 0)
+        else:
+            who = {"external_id": KNOWN[die % 2]}
+            if step == "anonymous":
+                device = DEVICES[die % 3]
+                who = {"external_id": OWNER[device]} if as_one else {"device_id": device}
+            world.send({**happening(kind, time_ms, number), **who}, twice=die % 11 == 0)
+            sent.append(step)
+    return sent
+
+
+@settings(max_examples=150)
+@given(steps=Steps, partitions=st.integers(1, 4))
+def test_two_identities_then_a_merge_are_one_user_from_the_start(
+    steps: list[tuple[str, int, int]], partitions: int
+) -> None:
+    """Whatever comes when, late or twice, over any partitions, slices and crashes, the same is counted as of one user."""
+    world, plain = Mailboxes(FILES, partitions), Mailboxes(FILES, 1)
+    for each, as_one in ((world, False), (plain, True)):
+        sent = live(each, steps, as_one=as_one)
+        for device in () if as_one else DEVICES:
+            each.send({"type": "identify", "device_id": device, "external_id": OWNER[device]})
+        each.settle()
+        each.tick(START_MS + 90 * DAY_MS)
+        each.settle()
+
+    now_ms = plain.now_ms
+    for known in KNOWN:
+        found, wanted = world.user(known), plain.user(known)
+        assert found is not None
+        if wanted is not None:
+            assert countable(found) == countable(wanted)
+            assert amounts(found, now_ms) == amounts(wanted, now_ms)
+            assert found.attributes == wanted.attributes
+            assert found.created_ms <= wanted.created_ms
+        asked = found
+        assert update_memberships(asked, world.workspaces[0], range(len(world.workspaces[0].tests)), now_ms) == []
+    for device in DEVICES:
+        left = world.user(f"device:{device}")
+        assert left is not None
+        assert (left.memberships, left.events, left.timer_ms) == ({}, {}, None)
+    for name in ("purchases", "custom_events", "attributes", "sessions", "revenue_of"):
+        if name != "revenue_of":
+            assert world.total(name) == plain.total(name)
+    assert sum(world.total(name) for name in ("purchases", "custom_events", "attributes", "sessions")) == len(sent)
+    assert world.total("users") == len(KNOWN)
+    exported = Counter(str(each.fields["id"]) for each in world.effects if isinstance(each, CurrentsRecord))
+    assert max(exported.values(), default=1) == 1
+    orphans = [each for each in world.effects if isinstance(each, CurrentsRecord) and "Orphan" in each.event_type]
+    assert len(exported) - len(orphans) == len([e for e in plain.effects if isinstance(e, CurrentsRecord)])
+    assert not world.dead
