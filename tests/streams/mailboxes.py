@@ -129,9 +129,9 @@ class Mailboxes:
     def user(self, key: str) -> User | None:
         return self.partitions[partition_of(key.encode(), len(self.partitions))].rows.get(key)
 
-    def total(self, name: str) -> Any:
+    def total(self, name: str) -> int:
         positions = [msgspec.msgpack.decode(each.position, type=Position) for each in self.partitions]
-        return sum(getattr(position.totals, name) for position in positions)
+        return sum(int(getattr(position.totals, name)) for position in positions)
 
     @property
     def posts(self) -> list[Post]:

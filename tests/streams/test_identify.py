@@ -8,17 +8,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.codec import partition_of
-from streams.effects import CurrentsRecord, Post, SegmentChange
-from streams.ids import user_id
-from streams.mailbox import Outcome
-from streams.profiles.row import Devices, Merged, User
+from streams.effects import CurrentsRecord
+from streams.profiles.row import User
 from streams.segments.membership import update_memberships
-from streams.sends import Send
 from tests.streams.mailboxes import START_MS, Mailboxes
 
 DAY_MS = 86_400_000
@@ -29,30 +24,30 @@ STEPS_MAX = 120
 COUNTED = ("purchases", "custom_events", "attributes", "sessions")
 
 
-def segment(name: str, tree: dict[str, Any]) -> dict[str, Any]:
+def _segment(name: str, tree: dict[str, Any]) -> dict[str, Any]:
     return {f"segments/{name}.yaml": {"name": name, "filter": tree}}
 
 
-def campaign(name: str, trigger: dict[str, Any], **more: Any) -> dict[str, Any]:
+def _campaign(name: str, trigger: dict[str, Any], **more: Any) -> dict[str, Any]:
     document = {"name": name, "trigger": trigger, "channel": "log", "message": {"text": "{{ ${user_id} }}"}, **more}
     return {f"campaigns/{name}.yaml": document}
 
 
 FILES = {
-    **segment("buyers", {"purchases": {"at_least": 2}}),
-    **segment("lapsed", {"all": [{"purchases": {"at_least": 1}}, {"not": {"purchases": {"within": "2d"}}}]}),
-    **segment("fans", {"event": {"name": "like", "at_least": 3, "within": "1d"}}),
-    **segment("few", {"event": {"name": "like", "at_most": 2, "within": "3d"}}),
-    **segment("picky", {"event": {"name": "like", "where": {"n": {"over": 5}}, "within": "2d"}}),
-    **segment("spender", {"money_spent": {"over": 20, "within": "2d"}}),
-    **segment("quiet", {"not": {"event": {"name": "like", "at_least": 1}}}),
-    **segment("regular", {"all": [{"segment": "buyers"}, {"segment": "fans"}]}),
-    **campaign("thanks", {"segment_entered": "buyers"}),
-    **campaign("later", {"event": {"name": "like"}}, delay="6h", re_eligible_after="12h"),
+    **_segment("buyers", {"purchases": {"at_least": 2}}),
+    **_segment("lapsed", {"all": [{"purchases": {"at_least": 1}}, {"not": {"purchases": {"within": "2d"}}}]}),
+    **_segment("fans", {"event": {"name": "like", "at_least": 3, "within": "1d"}}),
+    **_segment("few", {"event": {"name": "like", "at_most": 2, "within": "3d"}}),
+    **_segment("picky", {"event": {"name": "like", "where": {"n": {"over": 5}}, "within": "2d"}}),
+    **_segment("spender", {"money_spent": {"over": 20, "within": "2d"}}),
+    **_segment("quiet", {"not": {"event": {"name": "like", "at_least": 1}}}),
+    **_segment("regular", {"all": [{"segment": "buyers"}, {"segment": "fans"}]}),
+    **_campaign("thanks", {"segment_entered": "buyers"}),
+    **_campaign("later", {"event": {"name": "like"}}, delay="6h", re_eligible_after="12h"),
 }
 
 
-def iso(time_ms: int) -> str:
+def _iso(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
@@ -69,7 +64,7 @@ def countable(user: User) -> dict[str, Any]:
     }
 
 
-def amounts(user: User, now_ms: int) -> dict[str, Decimal]:
+def _amounts(user: User, now_ms: int) -> dict[str, Decimal]:
     return {key: window.within(now_ms, 2 * DAY_MS) for key, window in user.amounts.items()}
 
 
@@ -82,8 +77,8 @@ def exports(world: Mailboxes) -> Counter[tuple[str, str]]:
     return Counter((each.event_type, str(each.fields["id"])) for each in records)
 
 
-def happening(kind: int, time_ms: int, number: int) -> dict[str, Any]:
-    shared = {"time": iso(time_ms)}
+def _happening(kind: int, time_ms: int, number: int) -> dict[str, Any]:
+    shared = {"time": _iso(time_ms)}
     if kind < 5:
         return {"type": "event", "name": ("like", "view")[kind % 2], "properties": {"n": number % 9}, **shared}
     if kind < 8:
@@ -119,20 +114,20 @@ def live(world: Mailboxes, steps: list[Step], *, as_one: bool, ids: bool) -> Non
             who = {"external_id": KNOWN[die % 2]}
             if step == "anonymous":
                 who = {"external_id": OWNER[device]} if as_one else {"device_id": device}
-            value = {**happening(kind, time_ms, number), **who}
+            value = {**_happening(kind, time_ms, number), **who}
             if ids and value["type"] in ("event", "purchase") and die % 5 < 3:
                 value["id"] = f"{step}{device}{die % 17}"
             world.send(value, twice=die % 11 == 0)
         elif as_one:
             continue
         elif step == "identify":
-            identify(world, DEVICES[die % 3], twice=kind == 0)
+            _identify(world, DEVICES[die % 3], twice=kind == 0)
         else:
             do = world.work if step == "work" else world.crash
             do(die % len(world.partitions), 1 + kind)
 
 
-def identify(world: Mailboxes, device: str, *, twice: bool = False) -> None:
+def _identify(world: Mailboxes, device: str, *, twice: bool = False) -> None:
     world.send({"type": "identify", "device_id": device, "external_id": OWNER[device]}, twice=twice)
 
 
@@ -144,7 +139,7 @@ def test_two_identities_then_a_merge_are_one_user_from_the_start(seed: int, part
     for each, as_one in ((world, False), (plain, True)):
         live(each, drawn(seed), as_one=as_one, ids=ids)
         for device in () if as_one else DEVICES:
-            identify(each, device)
+            _identify(each, device)
         each.settle()
         each.tick(START_MS + 90 * DAY_MS)
         each.settle()
@@ -154,7 +149,7 @@ def test_two_identities_then_a_merge_are_one_user_from_the_start(seed: int, part
         assert found is not None
         if wanted is not None:
             assert countable(found) == countable(wanted)
-            assert amounts(found, plain.now_ms) == amounts(wanted, plain.now_ms)
+            assert _amounts(found, plain.now_ms) == _amounts(wanted, plain.now_ms)
             assert found.attributes == wanted.attributes
         everything = range(len(world.workspaces[0].tests))
         assert update_memberships(found, world.workspaces[0], everything, plain.now_ms) == []
