@@ -14,7 +14,7 @@ from streams.codec import pack
 from streams.effects import Effect, Refused, SegmentChange
 from streams.errors import BadState
 from streams.fold import AHEAD_MAX_MS, Fold, Totals
-from streams.mailbox import Step, Switch, decode_letter
+from streams.mailbox import Letter, MergePart, Step, Switch, decode_letter
 from streams.outputs import to_outputs
 from streams.records import Output, Record
 from streams.sends import Send
@@ -38,11 +38,12 @@ _EVENT_TYPES: Final = {
     "attributes": "attributes",
     "sessions": "session",
 }
+_MEASURED: Final = ("duplicates", "refused", "timers", "merged", "forwarded", "merge_values_left_out")
 
 
 def _counts(totals: Totals) -> dict[str, int]:
     """The totals that metrics follow, as they stand."""
-    return {name: getattr(totals, name) for name in (*_EVENT_TYPES, "duplicates", "refused", "timers")}
+    return {name: getattr(totals, name) for name in (*_EVENT_TYPES, *_MEASURED)}
 
 
 def _count_effects(effects: list[Effect]) -> None:
@@ -158,7 +159,7 @@ class Users:
                     "minute ahead of this machine's clock; set the clock right, then start again"
                 )
             letter = decode_letter(record.value)
-            if isinstance(letter, Switch) and letter.version > self._workspaces.latest_version:
+            if self._needs_workspace(letter):
                 return index
             if isinstance(letter, Step) and index > at and fold.effects:
                 return index
@@ -180,23 +181,27 @@ class Users:
             return True
         return fold.position.totals.refused - self._counted[partition]["refused"] >= REFUSED_MAX
 
+    def _needs_workspace(self, letter: Letter) -> bool:
+        """Whether a letter is about a version that this process has not read; others may have gone over to it."""
+        return isinstance(letter, (Switch, MergePart)) and letter.version > self._workspaces.latest_version
+
     async def _relieve(self, partition: int, coming: Record, *, was_begun: bool) -> None:
         """Commit what fills a batch, or comes before a step, load a workspace that is needed, and let others work."""
         letter = decode_letter(coming.value)
         if self._is_full(partition) or (isinstance(letter, Step) and not was_begun and self.folds[partition].effects):
             await self._commit(partition)
-        if isinstance(letter, Switch) and letter.version > self._workspaces.latest_version:
+        if self._needs_workspace(letter):
             await self._workspaces.load()
         await self._engine.pace.breathe()
 
     async def _commit(self, partition: int) -> None:
         """Rows, timers, position and outputs: whole or not at all."""
-        pace, state = self._engine.pace, self.states[partition]
+        pace, state, partitions = self._engine.pace, self.states[partition], self._engine.settings.partitions
         effects = await with_records(self._engine.transport, self.folds[partition].take_effects())
         outputs: list[Output] = []
         for start in range(0, len(effects), _PIECE_EFFECTS):
             await pace.breathe()
-            outputs += to_outputs(effects[start : start + _PIECE_EFFECTS], partition)
+            outputs += to_outputs(effects[start : start + _PIECE_EFFECTS], partition, partitions)
         batch = self._engine.transport.batch()
         for _ in state.stage_rows(batch):
             await pace.breathe()
@@ -214,4 +219,11 @@ class Users:
             metrics.EVENTS_APPLIED.labels(kind).inc(getattr(totals, name) - counted.get(name, 0))
         metrics.EVENTS_DUPLICATE.inc(totals.duplicates - counted.get("duplicates", 0))
         metrics.TIMERS_FIRED.inc(totals.timers - counted.get("timers", 0))
+        if totals.merged + totals.forwarded != counted.get("merged", 0) + counted.get("forwarded", 0):
+            metrics.USERS_MERGED.inc(totals.merged - counted.get("merged", 0))
+            metrics.LETTERS_FORWARDED.inc(totals.forwarded - counted.get("forwarded", 0))
+        if totals.merge_values_left_out != counted.get("merge_values_left_out", 0):
+            metrics.LIMIT_HITS.labels("merge_row").inc(
+                totals.merge_values_left_out - counted.get("merge_values_left_out", 0)
+            )
         self._counted[partition] = _counts(totals)

@@ -32,6 +32,8 @@ EVENT_AGE_SECONDS: Final = _histogram(
     "event_age_seconds", "Append to the mailbox until applied, of the oldest record of each slice."
 )
 SEGMENT_CHANGES: Final = _counter("segment_changes_total", "Segment changes.", "direction")
+USERS_MERGED: Final = _counter("users_merged_total", "Anonymous users who turned out to be a known one.")
+LETTERS_FORWARDED: Final = _counter("letters_forwarded_total", "Letters to merged users, sent on to the known one.")
 TIMERS_FIRED: Final = _counter("timers_fired_total", "Timers fired.")
 SENDS_DECIDED: Final = _counter("sends_decided_total", "Sends decided.", "channel")
 OUTCOMES: Final = _counter("send_outcomes_total", "What became of dispatches.", "channel", "outcome")

@@ -82,6 +82,18 @@ def _app(kind: str, event: Session, fields: dict[str, JSONValue]) -> CurrentsRec
     return CurrentsRecord(f"users.behaviors.app.{kind}", event.time_ms, fields)
 
 
+def orphan(user_key: str, device_id: str, merged_into: str, time_ms: int, cause: Cause) -> CurrentsRecord:
+    """The `users.UserOrphan` of an anonymous user who was merged into a known one, whose `user_id` it tells."""
+    fields: dict[str, JSONValue] = {
+        "id": _behaviour_id(cause, 0),
+        "user_id": user_id(user_key),
+        "external_user_id": user_key,
+        "device_id": device_id,
+        "orphaned_by_id": user_id(merged_into),
+    }
+    return CurrentsRecord("users.UserOrphan", time_ms, fields)
+
+
 def message(
     external_id: str, *, campaign: str, channel: str, dispatch_id: str, outcome: Outcome
 ) -> CurrentsRecord | None:

@@ -5,7 +5,7 @@ from typing import TypeAlias
 import msgspec
 
 from streams.events import JSONValue
-from streams.mailbox import Cause
+from streams.mailbox import Cause, Consent, Forward, MergePart
 from streams.records import Record
 from streams.sends import Send
 
@@ -48,4 +48,11 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     record: Record | None = None
 
 
-Effect: TypeAlias = Send | SegmentChange | CurrentsRecord | Refused
+class Post(msgspec.Struct, frozen=True, gc=False):
+    """A letter of one user to another, whose mailbox may lie in another partition."""
+
+    user: str
+    letter: MergePart | Forward | Consent
+
+
+Effect: TypeAlias = Send | SegmentChange | CurrentsRecord | Refused | Post

@@ -48,6 +48,7 @@ _GROUPS: Final = {
     "MAIL": "email_address ip_pool? from_domain? esp?",
 }
 _FIELDS: Final = {
+    "users.UserOrphan": "ID device_id? app_id? orphaned_by_id",
     "users.behaviors.CustomEvent": "ID DEV ADV app_id? timezone? name properties",
     "users.behaviors.Purchase": "ID DEV ADV app_id? product_id price:float currency properties",
     "users.behaviors.app.FirstSession": "ID DEV GEO app_id session_id timezone? sdk_version?",

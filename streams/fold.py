@@ -6,13 +6,27 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-from streams import canary, users
+from streams import canary, identity, users
 from streams.builds import Build, difference
-from streams.effects import CurrentsRecord, Effect, Refused, SegmentChange
+from streams.effects import CurrentsRecord, Effect, Post, Refused, SegmentChange
 from streams.errors import BadInput, BadState
 from streams.events import Attributes, CustomEvent, Event, Purchase
-from streams.mailbox import Cause, Happening, Letter, Outcome, Probe, Step, Switch, Tick
-from streams.profiles.row import User, new_user
+from streams.mailbox import (
+    Cause,
+    Consent,
+    Forward,
+    Happening,
+    Identify,
+    Letter,
+    MergePart,
+    Outcome,
+    Probe,
+    Step,
+    Switch,
+    Tick,
+)
+from streams.profiles.row import Merged, User, new_user
+from streams.relations import Relations
 from streams.scans import Scan, Turn, bring_up
 from streams.sends import Send
 from streams.workspace import Workspace
@@ -35,6 +49,9 @@ class Totals(msgspec.Struct):
     left: dict[str, int] = {}
     sends: dict[str, int] = {}
     timers: int = 0
+    merged: int = 0
+    forwarded: int = 0
+    merge_values_left_out: int = 0
 
 
 class Position(msgspec.Struct):
@@ -93,11 +110,16 @@ class Fold:
         self._workspace_of = workspace_of
         self._workspace = workspace_of(position.version)
         self._builds: dict[int, Build] = {}
+        self._relations = Relations(self, self._row, self._keep, self._deliver)
 
     @property
     def workspace(self) -> Workspace:
         """The workspace version in force."""
         return self._workspace
+
+    def build_from(self, version: int) -> Build:
+        """The way of a row from another workspace version, older or newer, to the one in force."""
+        return difference(self._workspace_of(version), self._workspace)
 
     def time_of(self, letter: Letter, append_ms: int) -> int:
         """The time at which a letter is decided: the running maximum of append times, or of event times."""
@@ -108,6 +130,8 @@ class Fold:
             return max(clock_ms, letter.at_ms)
         if isinstance(letter, Happening) and not isinstance(letter.event, Attributes):
             return max(clock_ms, letter.event.time_ms)
+        if isinstance(letter, Identify):
+            return max(clock_ms, letter.time_ms)
         return clock_ms
 
     def fire_next(self, until_ms: int) -> bool:
@@ -146,7 +170,7 @@ class Fold:
             if self._is_above(letter.cause):
                 self._happen(key.decode(), value, letter, now_ms)
         elif isinstance(letter, Outcome):
-            self._outcome(key.decode(), letter)
+            self._outcome(key.decode(), value, letter)
         elif isinstance(letter, Step):
             while self.build_next(letter, now_ms):
                 pass
@@ -154,6 +178,8 @@ class Fold:
             self._switch(letter.version)
         elif isinstance(letter, Probe):
             self.effects.append(canary.send(letter, position.version, now_ms))
+        elif isinstance(letter, (Identify, MergePart, Forward, Consent)):
+            self._relate(key.decode(), letter, now_ms)
 
     def _switch(self, version: int) -> None:
         """Go over to a version; where it changes what rows are decided by, and there are any, a scan begins."""
@@ -200,9 +226,9 @@ class Fold:
         return False
 
     def _is_behind(self, user: User) -> bool:
-        """Whether the scan that is open has not decided the row."""
+        """Whether the scan that is open has not decided the row; nothing is left to decide of a merged user."""
         position = self.position
-        return user.built < position.built and position.open_scan is not None
+        return user.built < position.built and position.open_scan is not None and not isinstance(user.links, Merged)
 
     def _bring_up(self, user_key: str, user: User, until_ms: int) -> bool:
         """Decide a row as the scan would have by then; False where that changes nothing in it."""
@@ -243,6 +269,8 @@ class Fold:
         is_new = user is None
         if user is None:
             user = new_user(now_ms, self.position.built)
+        elif user.links is not None and self._send_on(user_key, user, letter, value):
+            return
         old_timer_ms = user.timer_ms
         now_ms = max(now_ms, user.now_ms)
         totals = self.position.totals
@@ -264,16 +292,39 @@ class Fold:
             _count(totals, letter.event)
         self._keep(user_key, user, old_timer_ms, effects)
 
-    def _outcome(self, user_key: str, outcome: Outcome) -> None:
+    def _outcome(self, user_key: str, value: bytes, outcome: Outcome) -> None:
         user = self._row(user_key)
-        if user is not None:
+        if user is not None and not (user.links is not None and self._send_on(user_key, user, outcome, value)):
             self._keep(user_key, user, user.timer_ms, users.decide_outcome(user, user_key, outcome))
+
+    # ---- anonymous and known users (streams/identity.py)
+
+    def _send_on(self, user_key: str, user: User, letter: Happening | Outcome, value: bytes) -> bool:
+        """Forward a letter to a user who was merged into another; False if it is the user's own."""
+        post = identity.send_on(user, user_key, letter, value)
+        if post is None:
+            return False
+        self.position.totals.forwarded += 1
+        self._keep(user_key, user, user.timer_ms, [post])
+        return True
+
+    def _relate(self, user_key: str, letter: Identify | MergePart | Forward | Consent, now_ms: int) -> None:
+        """Apply a letter between users. Only intake repeats itself: what users write is committed with their rows."""
+        if not isinstance(letter, Identify) or self._is_above(letter.cause):
+            self._relations.receive(user_key, letter, now_ms)
+
+    def _deliver(self, user_key: str, value: bytes, letter: Letter, now_ms: int) -> None:
+        """Apply a letter that came to the user by way of another."""
+        if isinstance(letter, Happening):
+            self._happen(user_key, value, letter, now_ms)
+        elif isinstance(letter, Outcome):
+            self._outcome(user_key, value, letter)
 
     def _keep(self, user_key: str, user: User, old_timer_ms: int | None, effects: list[Effect]) -> None:
         self.rows.put(user_key, user, old_timer_ms)
         totals = self.position.totals
         for effect in effects:
-            if isinstance(effect, CurrentsRecord):
+            if isinstance(effect, (CurrentsRecord, Post)):
                 continue
             if isinstance(effect, SegmentChange):
                 crossed = totals.entered if effect.entered else totals.left

@@ -21,10 +21,28 @@ def _digest(size: int, *parts: str) -> bytes:
     return blake2b(_framed(*parts), digest_size=size).digest()
 
 
+DEVICE_PREFIX: Final = "device:"
+"""How the key of an anonymous user begins, of whom only the device is known; no external id may."""
+
+
+def device_key(device_id: str) -> str:
+    """The user key of whoever uses a device that nobody is known on."""
+    return DEVICE_PREFIX + device_id
+
+
+def device_of(user_key: str) -> str | None:
+    """The device id in the key of an anonymous user; None for a known user.
+
+    >>> device_of("device:1b4e"), device_of("ann")
+    ('1b4e', None)
+    """
+    return user_key[len(DEVICE_PREFIX) :] if user_key.startswith(DEVICE_PREFIX) else None
+
+
 @lru_cache(USERS_REMEMBERED_MAX)
-def user_id(external_id: str) -> str:
-    """The 24 hex digits that exports carry as `user_id` for an external id; remembered for recent ones."""
-    return _digest(12, "user", external_id).hex()
+def user_id(user_key: str) -> str:
+    """The 24 hex digits that exports carry as `user_id` for a user key; remembered for recent ones."""
+    return _digest(12, "user", user_key).hex()
 
 
 _CURRENTS: Final = _framed("currents")

@@ -9,8 +9,8 @@ from streams import topics
 from streams.codec import pack, partition_of
 from streams.dead_letters import WHOLE, dead_letter
 from streams.fold import ClockMode
-from streams.ingest.raw_record import Rejected, Routed, read_record
-from streams.mailbox import Cause, Happening, Tick
+from streams.ingest.raw_record import Identified, Rejected, Routed, read_record
+from streams.mailbox import Cause, Happening, Identify, Tick
 from streams.records import Output, Record
 from streams.replays import replayed_items
 
@@ -40,11 +40,15 @@ def route(record: Record, topic_id: str, partition: int, partitions: int, clock:
             continue
         target = _partition_of_user(routed.user, partitions)
         if replay and target != partition:
-            detail = f"partition {partition}, expected {target}: a replay is partitioned by external id (murmur2)"
-            wrong = Rejected(routed.item, "wrong_partition", "external_id", detail)
-            outputs.append(_refuse(record, partition, wrong))
+            outputs.append(_refuse(record, partition, _misplaced(routed.item, partition, target)))
         else:
             outputs.append(_letter(routed, Cause(topic_id, partition, record.offset, routed.item), target))
+    if reading.identified is not None and (items is None or 0 in items):
+        target = _partition_of_user(reading.identified.user, partitions)
+        if replay and target != partition:
+            outputs.append(_refuse(record, partition, _misplaced(0, partition, target)))
+        else:
+            outputs.append(_identify(reading.identified, Cause(topic_id, partition, record.offset, 0), target))
     outputs.extend(
         _refuse(record, partition, rejected)
         for rejected in reading.rejected
@@ -57,8 +61,18 @@ def route(record: Record, topic_id: str, partition: int, partitions: int, clock:
     return outputs
 
 
+def _misplaced(item: int, partition: int, target: int) -> Rejected:
+    detail = f"partition {partition}, expected {target}: a replay is partitioned by external id (murmur2)"
+    return Rejected(item, "wrong_partition", "external_id", detail)
+
+
 def _letter(routed: Routed, cause: Cause, target: int) -> Output:
     return Output(topics.MAILBOX.name, target, routed.user.encode(), pack(Happening(routed.event, cause)))
+
+
+def _identify(found: Identified, cause: Cause, target: int) -> Output:
+    letter = Identify(found.external_id, found.time_ms, cause)
+    return Output(topics.MAILBOX.name, target, found.user.encode(), pack(letter))
 
 
 def _refuse(record: Record, partition: int, rejected: Rejected) -> Output:

@@ -4,7 +4,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from streams.events import Attributes, CustomEvent, Purchase, Session
+from streams.events import Attributes, CustomEvent, JSONScalar, Purchase, Session
 
 OutcomeKind: TypeAlias = Literal["sent", "retry", "held", "aborted", "failed"]
 FINAL_KINDS: Final = ("sent", "aborted", "failed")
@@ -77,7 +77,46 @@ class Probe(msgspec.Struct, frozen=True, array_like=True, tag="probe"):
     number: int
 
 
-Letter: TypeAlias = Happening | Outcome | Tick | Switch | Step | Probe
+class Identify(msgspec.Struct, frozen=True, array_like=True, tag="identify", gc=False):
+    """To a device's anonymous user: from `time_ms` on the device is that of the user `external_id`."""
+
+    external_id: str
+    time_ms: int
+    cause: Cause
+
+
+class MergePart(msgspec.Struct, frozen=True, array_like=True, tag="merge", gc=False):
+    """From a device's anonymous user to a known one: everything known of it, or a part of that.
+
+    `data` of all `parts` together is the row, empty where there is nothing to merge: then the device is that of
+    the known user from now on, and no more. `version` is the workspace version that the row was decided by.
+    `number` counts what an anonymous user sends, from 0: its receiver takes nothing twice.
+    """
+
+    device: str
+    number: int
+    part: int
+    parts: int
+    version: int
+    data: bytes
+
+
+class Forward(msgspec.Struct, frozen=True, array_like=True, tag="forward", gc=False):
+    """From a device's anonymous user that was merged into a known one: a letter that came late, as it was."""
+
+    device: str
+    number: int
+    letter: bytes
+
+
+class Consent(msgspec.Struct, frozen=True, array_like=True, tag="consent", gc=False):
+    """From a known user to the anonymous ones merged into it: what it consents to, for their open dispatches."""
+
+    user: str
+    values: dict[str, JSONScalar]
+
+
+Letter: TypeAlias = Happening | Outcome | Tick | Switch | Step | Probe | Identify | MergePart | Forward | Consent
 
 _decoder: Final = msgspec.msgpack.Decoder(Letter)
 

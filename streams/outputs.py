@@ -1,22 +1,32 @@
-"""Effects as records: each to its topic, keyed by user, in the partition that decided it."""
+"""Effects as records: each to its topic, keyed by user, in the partition that decided it; letters to the user's own."""
 
 from collections.abc import Iterable
 
 import msgspec
 
 from streams import topics
-from streams.codec import to_json
+from streams.codec import pack, partition_of, to_json
 from streams.dead_letters import STAND_IN, dead_letter
-from streams.effects import CurrentsRecord, Effect, Refused, SegmentChange
-from streams.exports import topic_headers, topic_value
+from streams.effects import CurrentsRecord, Effect, Post, Refused, SegmentChange
+from streams.exports import SCHEMAS, topic_headers, topic_value
+from streams.ids import DEVICE_PREFIX
 from streams.records import Output, Record
 from streams.sends import Send
 from streams.times import format_time
 
 
-def to_outputs(effects: Iterable[Effect], partition: int) -> list[Output]:
-    """The records that carry the effects, in their order."""
-    return [_OUTPUT_OF[type(effect)](effect, partition) for effect in effects]
+def to_outputs(effects: Iterable[Effect], partition: int, partitions: int = 0) -> list[Output]:
+    """The records that carry the effects, in their order; `partitions` is needed where there are letters."""
+    return [
+        _post(effect, partitions) if type(effect) is Post else _OUTPUT_OF[type(effect)](effect, partition)
+        for effect in effects
+    ]
+
+
+def _post(effect: Post, partitions: int) -> Output:
+    assert partitions > 0, "a letter to another user needs the number of partitions"
+    key = effect.user.encode()
+    return Output(topics.MAILBOX.name, partition_of(key, partitions), key, pack(effect.letter))
 
 
 def _send(effect: Effect, partition: int) -> Output:
@@ -43,8 +53,25 @@ def _change(effect: Effect, partition: int) -> Output:
 
 def _currents(effect: Effect, partition: int) -> Output:
     assert isinstance(effect, CurrentsRecord)
-    key = str(effect.fields["external_user_id"]).encode()
-    return Output(topics.CURRENTS.name, partition, key, topic_value(effect), topic_headers(effect))
+    key = str(effect.fields["external_user_id"])
+    if key.startswith(DEVICE_PREFIX):
+        effect = _of_anonymous(effect, key)
+    return Output(topics.CURRENTS.name, partition, key.encode(), topic_value(effect), topic_headers(effect))
+
+
+def _of_anonymous(record: CurrentsRecord, key: str) -> CurrentsRecord:
+    """A record about a user without external id: the device's id instead, where its schema has a field for it."""
+    fields = {name: value for name, value in record.fields.items() if name != "external_user_id"}
+    if record.event_type in _WITH_DEVICE:
+        fields["device_id"] = key.removeprefix(DEVICE_PREFIX)
+    return CurrentsRecord(record.event_type, record.time_ms, fields)
+
+
+_WITH_DEVICE = frozenset(
+    event_type
+    for event_type, schema in SCHEMAS.items()
+    if any(field["name"] == "device_id" for field in schema["fields"])
+)
 
 
 def _refused(effect: Effect, partition: int) -> Output:

@@ -20,7 +20,7 @@ class Topic(msgspec.Struct, frozen=True):
 
 
 EVENTS: Final = Topic("events", "producers and doors", "What happened, as JSON, keyed by external id.")
-MAILBOX: Final = Topic("mailbox", "intake, delivery, ticker", "All that can change a user, in order. Internal.")
+MAILBOX: Final = Topic("mailbox", "intake, users, delivery, ticker", "All that can change a user, in order. Internal.")
 SEGMENT_CHANGES: Final = Topic("segment-changes", "users", "A user entered or left a segment.")
 CURRENTS: Final = Topic("currents", "users", "Engagement and behaviour records, for exports.")
 DEAD_LETTERS: Final = Topic("dead-letters", "intake, users", "Refused records, raw, with their position.")

@@ -7,6 +7,7 @@ import msgspec
 from streams import topics
 from streams.codec import partition_of
 from streams.errors import BadInput
+from streams.ids import DEVICE_PREFIX
 from streams.ingest.raw_record import read_record
 from streams.records import Output
 
@@ -68,7 +69,11 @@ def read_track_request(body: bytes, now_ms: int, partitions: int) -> TrackReques
             said = NO_USER if first.reason == "missing_user" else f"{first.field}: {first.detail}".removeprefix(": ")
             faults.append(Fault(said, array, index))
             continue
-        key = reading.routed[0].user.encode()
+        user = reading.routed[0].user
+        if user.startswith(DEVICE_PREFIX):  # anonymous users are the SDK's
+            faults.append(Fault(NO_USER, array, index))
+            continue
+        key = user.encode()
         outputs.append(Output(topics.EVENTS.name, partition_of(key, partitions), key, value))
         processed[array] = processed.get(array, 0) + 1
     return TrackRequest(outputs, processed, faults)

@@ -4,16 +4,18 @@ Every function takes the row as its owner's, changes it in place and returns the
 is never below the row's own last time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TypeAlias
 
 from streams import currents
 from streams.builds import Build
 from streams.campaigns.enter import enter, forget_old, record_outcome, release, started
+from streams.campaigns.merge import merge_history
 from streams.campaigns.trigger import Campaign
 from streams.effects import CurrentsRecord, Effect, SegmentChange
 from streams.errors import BadInput
 from streams.events import Attributes, CustomEvent, Event, Properties, Purchase
+from streams.identity import tell_consent
 from streams.mailbox import Cause, Outcome
 from streams.profiles.apply import (
     Changes,
@@ -23,6 +25,7 @@ from streams.profiles.apply import (
     apply_session,
     seen_before,
 )
+from streams.profiles.merge import merge_rows
 from streams.profiles.row import User
 from streams.segments.filter import earliest
 from streams.segments.membership import affected, asked_of_new, next_change, timed_of, update_memberships
@@ -71,6 +74,8 @@ def decide_event(
             if event.values[change.partition(":")[2]] is not None:
                 effects += _start(user, user_key, workspace, change, now_ms, event.time_ms)
     _arm(user, workspace, ordinals, now_ms)
+    if user.links is not None:
+        effects += tell_consent(user, user_key)
     return effects
 
 
@@ -130,6 +135,36 @@ def decide_build(user: User, user_key: str, at_ms: int, build: Build) -> Effects
     return [SegmentChange(name, user_key, entered, now_ms, built=True) for name, entered in crossings]
 
 
+def decide_merge(
+    user: User, user_key: str, device: str, other: User, now_ms: int, workspace: Workspace
+) -> tuple[Effects, int]:
+    """Take in the row of a device's anonymous user, decided by the same workspace: both were this user all along.
+
+    Campaigns start by segments that only both together enter or leave; what the anonymous user had entered or
+    left has started them already.
+
+    Returns:
+        The effects in order, and how many values the row had no room for.
+    """
+    user.now_ms = now_ms
+    joined = merge_rows(user, other, workspace.series, now_ms)
+    merge_history(user, other, workspace)
+    effects = release(user, user_key, workspace, now_ms)
+    ordinals = asked_of_new(workspace, joined.changes)
+    effects += _cross(user, user_key, workspace, ordinals, now_ms, other.memberships)
+    _arm(user, workspace, ordinals, now_ms)
+    effects += tell_consent(user, user_key, (device, other))
+    return effects, joined.left_out
+
+
+def decide_new(user: User, user_key: str, now_ms: int, workspace: Workspace) -> Effects:
+    """A user is known of whom nothing else is."""
+    ordinals = asked_of_new(workspace, ())
+    effects = _cross(user, user_key, workspace, ordinals, now_ms)
+    _arm(user, workspace, ordinals, now_ms)
+    return effects
+
+
 def decide_outcome(user: User, user_key: str, outcome: Outcome) -> Effects:
     """Write what became of a dispatch. It is decided at the row's own last time and arms nothing."""
     dispatch = record_outcome(user, outcome)
@@ -151,13 +186,17 @@ def _cross(
     workspace: Workspace,
     ordinals: Sequence[int],
     now_ms: int,
+    merged: Container[str] | None = None,
 ) -> Effects:
-    """Bring memberships up to date; the changes, then what they start."""
+    """Bring memberships up to date; the changes, then what they start.
+
+    `merged` are the segments of a user merged into this one: a crossing into where that one stood starts nothing.
+    """
     effects: Effects = []
     for segment, entered in update_memberships(user, workspace, ordinals, now_ms):
         effects.append(SegmentChange(segment, user_key, entered, now_ms))
         signal = f"entered:{segment}" if entered else f"left:{segment}"
-        if signal in workspace.signals:
+        if signal in workspace.signals and (merged is None or (segment in merged) != entered):
             effects += _start(user, user_key, workspace, signal, now_ms, now_ms)
     return effects
 

@@ -12,7 +12,7 @@ import msgspec
 
 from streams.codec import pack, partition_of, to_json
 from streams.definitions import Definitions, read_definitions
-from streams.effects import CurrentsRecord, Effect, SegmentChange
+from streams.effects import CurrentsRecord, Effect, Post, SegmentChange
 from streams.fold import ClockMode, Fold, Position
 from streams.intake import route
 from streams.mailbox import Letter, Outcome, OutcomeKind, Switch, Tick, decode_letter
@@ -120,7 +120,12 @@ class Driver:
         record = Record(len(mailbox), self.now_ms, key, value)
         mailbox.append(record)
         fold_record(self.folds[partition], record)
-        self.effects += self.folds[partition].take_effects()
+        effects = self.folds[partition].take_effects()
+        self.effects += effects
+        for effect in effects:
+            if isinstance(effect, Post):
+                key = effect.user.encode()
+                self._append(partition_of(key, len(self.folds)), key, pack(effect.letter))
 
     def user(self, external_id: str) -> User:
         """The row of a user who must exist."""

@@ -44,7 +44,7 @@ class Rendering:
             "api_id": ids.definition_api_id("campaign", send.campaign),
         }
         context = RenderContext(
-            profile={**send.profile, "user_id": send.user},
+            profile=send.profile if ids.device_of(send.user) else {**send.profile, "user_id": send.user},
             custom=send.custom,
             event_properties=send.event_properties,
             campaign=campaign,

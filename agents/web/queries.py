@@ -14,7 +14,7 @@ from streams.builds import affected_segments, difference
 from streams.codec import partition_of
 from streams.errors import BadSetting
 from streams.events import JSONValue
-from streams.profiles.row import User
+from streams.profiles.row import Devices, Merged, User
 from streams.records import Record
 from streams.times import format_time
 from tables.cursors import read_cursors
@@ -60,8 +60,7 @@ class Queries:
         now_ms = user.now_ms
         answer: Answer = msgspec.to_builtins(
             {
-                "external_id": external_id,
-                "user_id": ids.user_id(external_id),
+                **_identity(external_id, user),
                 "last_decided": format_time(now_ms),
                 "next_timer": None if user.timer_ms is None else format_time(user.timer_ms),
                 "attributes": user.attributes,
@@ -312,6 +311,21 @@ def _shown(topic: str, partition: int, record: Record) -> Answer:
         "headers": {name: value.decode(errors="replace") for name, value in headers.items()},
         "value": record.value[:4_096].decode(errors="replace"),
     }
+
+
+def _identity(user_key: str, user: User) -> Answer:
+    """Who a user is: a known one and its devices, or a device's anonymous one and whom it was merged into."""
+    device_id, links = ids.device_of(user_key), user.links
+    known: Answer = {"external_id": user_key} if device_id is None else {"external_id": None, "device_id": device_id}
+    known["user_id"] = ids.user_id(user_key)
+    if isinstance(links, Merged):
+        first, *later = links.relations
+        known["merged_into"] = first.user
+        known["identified"] = format_time(first.since_ms)
+        known["later_users"] = [{"external_id": each.user, "since": format_time(each.since_ms)} for each in later]
+    elif isinstance(links, Devices):
+        known["devices"] = [ids.device_of(key) for key in links.taken]
+    return known
 
 
 def _counter(counter: JSONValue, now_ms: int) -> Answer | None:

@@ -1,5 +1,6 @@
 """A record of the events topic: one object with a `type`, or a whole track body."""
 
+import re
 from typing import Final
 
 import msgspec
@@ -8,6 +9,7 @@ from streams import canary, track
 from streams.depth import check_depth, may_be_deep
 from streams.errors import BadInput
 from streams.events import Event
+from streams.ids import DEVICE_PREFIX, device_key
 from streams.mailbox import Probe
 
 RECORD_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -15,11 +17,22 @@ ITEMS_MAX: Final = 10_000
 
 
 class Routed(msgspec.Struct, frozen=True, gc=False):
-    """An event of one user, and its index within the record."""
+    """An event of one user, and its index within the record.
+
+    `user` is a user key: an external id, or `device:` and the id of a device that nobody is known on.
+    """
 
     user: str
     event: Event
     item: int
+
+
+class Identified(msgspec.Struct, frozen=True):
+    """The anonymous user with the key `user` is the one with the external id, from `time_ms` on; the only item."""
+
+    user: str
+    external_id: str
+    time_ms: int
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -45,6 +58,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     rejected: list[Rejected]
     end: End | None = None
     probe: Probe | None = None
+    identified: Identified | None = None
 
 
 class _Head(msgspec.Struct):
@@ -52,6 +66,7 @@ class _Head(msgspec.Struct):
 
     type: str | None = None
     external_id: str | None = None
+    device_id: str | None = None
     time: str | None = None
     attributes: list[msgspec.Raw] | None = None
     events: list[msgspec.Raw] | None = None
@@ -60,10 +75,12 @@ class _Head(msgspec.Struct):
 
 class _Owner(msgspec.Struct):
     external_id: str | None = None
+    device_id: str | None = None
 
 
 class _AloneEvent(track.EventObject, tag_field="type", tag="event", gc=False):
     external_id: str | None = None
+    device_id: str | None = None
     attributes: list[msgspec.Raw] | None = None
     events: list[msgspec.Raw] | None = None
     purchases: list[msgspec.Raw] | None = None
@@ -71,6 +88,7 @@ class _AloneEvent(track.EventObject, tag_field="type", tag="event", gc=False):
 
 class _AlonePurchase(track.PurchaseObject, tag_field="type", tag="purchase", gc=False):
     external_id: str | None = None
+    device_id: str | None = None
     attributes: list[msgspec.Raw] | None = None
     events: list[msgspec.Raw] | None = None
     purchases: list[msgspec.Raw] | None = None
@@ -80,7 +98,9 @@ _alone_decoder: Final = msgspec.json.Decoder(_AloneEvent | _AlonePurchase)
 _head_decoder: Final = msgspec.json.Decoder(_Head)
 _owner_decoder: Final = msgspec.json.Decoder(_Owner)
 _ARRAYS: Final = ("attributes", "events", "purchases")
-_TYPES: Final = ("event", "attributes", "purchase", "session_start", "session_end")
+IDENTIFY: Final = "identify"
+_DEVICE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TYPES: Final = ("event", "attributes", "purchase", "session_start", "session_end", IDENTIFY)
 
 
 def read_record(key: bytes | None, value: bytes, append_ms: int, *, replay: bool = False) -> Reading:
@@ -104,6 +124,8 @@ def read_record(key: bytes | None, value: bytes, append_ms: int, *, replay: bool
         if head.type == canary.TYPE:
             return _canary(value, replay=replay)
         check_depth(value, skip=_ARRAYS if head.type is None else ())
+        if head.type == IDENTIFY:
+            return Reading([], [], identified=_identify(head, key, append_ms))
         if head.type is not None:
             return Reading([_alone(head, key, value, append_ms)], [])
     except BadInput as error:
@@ -133,7 +155,7 @@ def _quick(key: bytes | None, value: bytes, append_ms: int) -> Routed | None:
         wire = _alone_decoder.decode(value)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
-    user = _user(wire.external_id, key)
+    user = _user(wire.external_id, wire.device_id, key)
     if isinstance(wire, _AloneEvent):
         return Routed(user, track.to_custom_event(wire, append_ms), 0)
     return Routed(user, track.to_purchase(wire, append_ms), 0)
@@ -158,7 +180,7 @@ def _alone(head: _Head, key: bytes | None, value: bytes, append_ms: int) -> Rout
     """The event of a record that is one object."""
     if head.type not in _TYPES:
         raise BadInput("unknown_type", "type", f"{head.type!r:.60} is not one of {', '.join(_TYPES)}")
-    user = _user(head.external_id, key)
+    user = _user(head.external_id, head.device_id, key)
     if head.type == "event":
         return Routed(user, track.custom_event(value, append_ms), 0)
     if head.type == "purchase":
@@ -166,6 +188,16 @@ def _alone(head: _Head, key: bytes | None, value: bytes, append_ms: int) -> Rout
     if head.type == "attributes":
         return Routed(user, track.attributes(value, append_ms, alone=True), 0)
     return Routed(user, track.session(value, append_ms, started=head.type == "session_start"), 0)
+
+
+def _identify(head: _Head, key: bytes | None, append_ms: int) -> Identified:
+    """Whose a device is."""
+    if head.external_id is None or head.device_id is None:
+        missing = "external_id" if head.external_id is None else "device_id"
+        raise BadInput("missing_field", missing, "required; add it")
+    known = _user(head.external_id, None, None)
+    user = _user(None, head.device_id, key)
+    return Identified(user, known, track.event_time(head.time, append_ms))
 
 
 def _read_body(head: _Head, key: bytes | None, append_ms: int) -> Reading:
@@ -179,7 +211,8 @@ def _read_body(head: _Head, key: bytes | None, append_ms: int) -> Reading:
     rejected: list[Rejected] = []
     for item, (kind, data) in enumerate(parts):
         try:
-            user = _user(track.decode_as(_owner_decoder, data).external_id, key)
+            owner = track.decode_as(_owner_decoder, data)
+            user = _user(owner.external_id, owner.device_id, key)
             check_depth(bytes(data))
             routed.append(Routed(user, _of_kind(kind, data, append_ms), item))
         except BadInput as error:
@@ -195,9 +228,11 @@ def _of_kind(kind: int, data: msgspec.Raw, append_ms: int) -> Event:
     return track.purchase(data, append_ms)
 
 
-def _user(external_id: str | None, key: bytes | None) -> str:
-    """The external id of an item, which the key must not contradict."""
+def _user(external_id: str | None, device_id: str | None, key: bytes | None) -> str:
+    """The user key of an item, which the record's key must not contradict: its external id, else its device."""
     if external_id is None:
+        if device_id is not None:
+            return _anonymous(device_id, key)
         if not key:
             raise BadInput("missing_user", "external_id", "no external_id and no key; add one")
         try:
@@ -214,7 +249,20 @@ def _user(external_id: str | None, key: bytes | None) -> str:
         )
     if key is not None and key != encoded:
         raise BadInput("key_mismatch", "external_id", "the record's key names another user; make them equal")
+    if external_id.startswith(DEVICE_PREFIX):
+        detail = f"begins with {DEVICE_PREFIX!r}, as only keys of anonymous users do; send device_id instead"
+        raise BadInput("bad_value", "external_id", detail)
     return external_id
+
+
+def _anonymous(device_id: str, key: bytes | None) -> str:
+    """The key of the anonymous user of a device."""
+    if _DEVICE_ID.fullmatch(device_id) is None:
+        raise BadInput("bad_value", "device_id", "not 1 to 64 of A-Z a-z 0-9 . _ -; a UUID is a good one")
+    user = device_key(device_id)
+    if key is not None and key != user.encode():
+        raise BadInput("key_mismatch", "device_id", f"the record's key is not {DEVICE_PREFIX} and the device_id")
+    return user
 
 
 def _rejected(item: int, error: BadInput, *, whole: bool = False) -> Rejected:

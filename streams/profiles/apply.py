@@ -14,7 +14,7 @@ from streams.times import DAY_MS
 SEEN_MAX: Final = 1_000
 ROW_ATTRIBUTES_MAX: Final = 1_000
 ROW_NAMES_MAX: Final = 1_000
-_SEEN_SIZE: Final = 12
+SEEN_SIZE: Final = 12
 _NOTHING: Final = Decimal(0)
 
 Changes = list[str]
@@ -31,17 +31,17 @@ def seen_before(user: User, event_id: str, now_ms: int) -> bool:
         oldest_s = (now_ms - DAY_MS) // 1000
         start = 0
         while start < len(seen) and int.from_bytes(seen[start + 8 : start + 12], "big") < oldest_s:
-            start += _SEEN_SIZE
+            start += SEEN_SIZE
         seen = seen[start:]
     mark = event_id_hash(event_id)
     at = seen.find(mark)
-    while at >= 0 and at % _SEEN_SIZE:
+    while at >= 0 and at % SEEN_SIZE:
         at = seen.find(mark, at + 1)
     if at >= 0:
         user.seen = seen
         return True
-    full = len(seen) >= SEEN_MAX * _SEEN_SIZE
-    user.seen = (seen[_SEEN_SIZE:] if full else seen) + mark + (now_ms // 1000).to_bytes(4, "big")
+    full = len(seen) >= SEEN_MAX * SEEN_SIZE
+    user.seen = (seen[SEEN_SIZE:] if full else seen) + mark + (now_ms // 1000).to_bytes(4, "big")
     return False
 
 

@@ -33,6 +33,16 @@ class Counter(msgspec.Struct, array_like=True, gc=False):
         else:
             _add_to_day(days, day, quantity)
 
+    def join(self, other: "Counter") -> None:
+        """Count what another counter has counted, as if it had been counted here."""
+        self.count += other.count
+        self.first_ms = min(self.first_ms, other.first_ms)
+        self.last_ms = max(self.last_ms, other.last_ms)
+        days = dict(zip(self.days[::2], self.days[1::2], strict=True))
+        for day, count in zip(other.days[::2], other.days[1::2], strict=True):
+            days[day] = days.get(day, 0) + count
+        self.days = [part for day in sorted(days)[-DAY_BUCKETS_MAX:] for part in (day, days[day])]
+
     def in_days(self, now_ms: int, days: int) -> int:
         """Occurrences in the UTC calendar day of `now_ms` and the `days - 1` before it.
 
@@ -85,6 +95,12 @@ class CountWindow(msgspec.Struct, array_like=True, gc=False):
         if len(times) > keep:
             del times[: len(times) - keep]
 
+    def join(self, other: "CountWindow", keep: int) -> None:
+        """Count what another window of the series has counted, as if it had been counted here."""
+        self.total += other.total
+        self.times_ms = sorted([*self.times_ms, *other.times_ms])[-keep:]
+        self.unsure_until_ms = max(self.unsure_until_ms, other.unsure_until_ms)
+
     def within(self, now_ms: int, within_ms: int) -> int:
         """Occurrences in (now − within, now]; exact up to the number of times kept."""
         return len(self.times_ms) - bisect_right(self.times_ms, now_ms - within_ms)
@@ -124,6 +140,13 @@ class AmountWindow(msgspec.Struct, array_like=True, gc=False):
             del times[:gone], self.amounts[:gone]
         if len(times) > AMOUNTS_EXACT_MAX:
             self._merge_oldest()
+
+    def join(self, other: "AmountWindow", now_ms: int, keep_ms: int) -> None:
+        """Add the amounts of another window of the series."""
+        for time_ms, amount in zip(other.times_ms, other.amounts, strict=True):
+            self.add(time_ms, amount, now_ms, keep_ms)
+        self.merged_until_ms = max(self.merged_until_ms, other.merged_until_ms)
+        self.unsure_until_ms = max(self.unsure_until_ms, other.unsure_until_ms)
 
     def _merge_oldest(self) -> None:
         """Merge the older half of the entries per UTC day."""

@@ -44,13 +44,44 @@ class OpenDispatch(msgspec.Struct, array_like=True, gc=False):
     attempt: int = 0
 
 
+class Relation(msgspec.Struct, array_like=True, gc=False):
+    """From a time on a device is that of a known user."""
+
+    since_ms: int
+    user: str
+
+
+class Merged(msgspec.Struct, array_like=True, tag="merged", gc=False):
+    """What is left of a device's anonymous user: whose the device is, and since when.
+
+    `relations` ascend by time; the first is the user whom everything was merged into. `sent` counts the
+    letters that went to them.
+    """
+
+    relations: list[Relation]
+    sent: int = 0
+
+
+class Devices(msgspec.Struct, array_like=True, tag="devices", gc=False):
+    """The devices of a known user: per key of their anonymous user the number of its newest letter taken in.
+
+    `arriving` holds, per such key, the parts of a row of which the last has not come; `told` is the consent
+    that the anonymous users were told of last.
+    """
+
+    taken: dict[str, int] = {}
+    arriving: dict[str, list[bytes]] = {}
+    told: dict[str, JSONScalar] = {}
+
+
 class User(msgspec.Struct, array_like=True, gc=False):
     """One user. Fields are only ever appended, so that rows of older versions stay readable.
 
     `now_ms` is the time of the last decision on this row and never falls. `timer_ms` is the one armed
     timer; no predicate and no delay changes before it without a record. `seen` holds the ids applied
     within 24 h as 12-byte entries: 8 bytes of hash, 4 bytes of seconds. `built` is the workspace version
-    whose rules the row was last written by, as far as a scan has to know (`Position.built`).
+    whose rules the row was last written by, as far as a scan has to know (`Position.built`). `links` ties
+    anonymous and known users; None for whoever has neither been identified nor has a device.
     """
 
     version: int
@@ -72,6 +103,7 @@ class User(msgspec.Struct, array_like=True, gc=False):
     dispatches: dict[str, OpenDispatch] = {}
     seen: bytes = b""
     built: int = -1
+    links: Merged | Devices | None = None
 
 
 class _Head(msgspec.Struct, array_like=True, gc=False):

@@ -12,6 +12,7 @@ from streams.exports import AGE_MAX_MS, BYTES_MAX, ROWS_MAX, SCHEMAS, Batch, obj
 
 SENDS = "users.messages.email.Send"
 FIELD_COUNTS = {
+    "users.UserOrphan": 8,
     "users.behaviors.CustomEvent": 16,
     "users.behaviors.Purchase": 17,
     "users.behaviors.app.FirstSession": 16,
@@ -30,6 +31,7 @@ FIELD_COUNTS = {
     "users.messages.webhook.Send": 19,
 }
 REQUIRED = {
+    "users.UserOrphan": {"orphaned_by_id"},
     "users.behaviors.CustomEvent": {"name", "properties"},
     "users.behaviors.Purchase": {"product_id", "price", "currency", "properties"},
     "users.behaviors.app.FirstSession": {"app_id", "session_id"},

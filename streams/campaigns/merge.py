@@ -1,0 +1,32 @@
+"""What two users have received becomes one history, when they turn out to be one person."""
+
+from msgspec.structs import replace
+
+from streams.campaigns.trigger import Campaign
+from streams.profiles.row import CampaignHistory, User
+from streams.workspace import Workspace
+
+
+def merge_history(user: User, other: User, workspace: Workspace) -> None:
+    """Write another user's campaigns, what waits for its delay, and dispatches into the row.
+
+    Entries are summed and the newest counts for eligibility. Dispatches keep their ids. What waits goes on
+    waiting as an entry behind the user's own, unless one person could not have entered twice so soon: then the
+    user's own entry is the one.
+    """
+    for waiting in other.waiting:
+        own, campaign = user.campaigns.get(waiting.campaign), workspace.campaigns.get(waiting.campaign)
+        if own is None:
+            user.waiting.append(waiting)
+        elif campaign is not None and not _is_once(campaign, own, other.campaigns[waiting.campaign]):
+            user.waiting.append(replace(waiting, entry=own.entries + waiting.entry))
+    for name, theirs in other.campaigns.items():
+        own = user.campaigns.get(name, CampaignHistory(0, theirs.last_ms))
+        user.campaigns[name] = CampaignHistory(own.entries + theirs.entries, max(own.last_ms, theirs.last_ms))
+    user.dispatches.update(other.dispatches)
+
+
+def _is_once(campaign: Campaign, own: CampaignHistory, theirs: CampaignHistory) -> bool:
+    """Whether the later of two entries would not have been, had both been those of one user."""
+    after_ms = campaign.re_eligible_after_ms
+    return after_ms is None or abs(own.last_ms - theirs.last_ms) < after_ms
