@@ -179,8 +179,10 @@ def check(definitions: Definitions) -> None:
 
 
 def _template_fault(campaign: Campaign, renderer: Renderer) -> str | None:
-    try:
-        CHANNELS[campaign.channel].compile(campaign.message, renderer)
-    except RenderError as error:
-        return f"campaigns/{campaign.name}: message: {error}"
+    for variant, message in campaign.messages.items():
+        try:
+            CHANNELS[campaign.channel].compile(message, renderer)
+        except RenderError as error:
+            place = f"variant {variant}: message" if variant else "message"
+            return f"campaigns/{campaign.name}: {place}: {error}"
     return None
