@@ -142,6 +142,20 @@ def _sends_list(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _report(settings: Settings, arguments: argparse.Namespace) -> int:
+    from streams.campaign_report import to_csv
+
+    if not arguments.campaign:
+        answer = _ask(settings, "overview")
+        return _show(arguments, answer, lambda rows: _table(listing.campaigns(rows)))
+    asked = {"campaign": arguments.campaign, "unit": arguments.unit, "length": arguments.length}
+    answer = _ask(settings, "report", **asked)
+    if arguments.csv:
+        sys.stdout.write(to_csv(answer))
+        return 0
+    return _show(arguments, answer, lambda answer: _table(listing.report(answer)))
+
+
 def _settle(settings: Settings, arguments: argparse.Namespace) -> int:
     count = _ask(settings, arguments.command.split()[1], dispatch_id=_one_or_all(arguments.id, arguments))
     if not count and arguments.id:
@@ -357,6 +371,7 @@ RUNS: Final[dict[str, Run]] = {
     "import": _import,
     "user": _asks("user", listing.tree, "external_id"),
     "explain": _asks("explain", listing.why, "external_id", "segment"),
+    "report": _report,
     "segments": _asks("segments", _by("segment")),
     "status": _asks("status", listing.status),
     "lag": _asks("lag", lambda rows: _table(listing.lag(rows))),

@@ -57,6 +57,29 @@ def named(answer: Mapping[str, Row], name: str) -> list[dict[str, Any]]:
     return [{name: key, **{column: row.get(column, 0) for column in columns}} for key, row in answer.items()]
 
 
+_REPORTED: Final = ("sent", "delivered", "unique_opens", "unique_clicks", "conversions_a", "unsubscribes", "bounces")
+
+
+def report(answer: Row) -> list[dict[str, Any]]:
+    """A campaign's variants, over all time."""
+    return [{"variant": each["variant"] or NOTHING, **_reported(each)} for each in answer["variants"]]
+
+
+def campaigns(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Every campaign, over all time."""
+    return [{"campaign": each["campaign"], "state": each["state"], **_reported(each)} for each in rows]
+
+
+def _reported(each: Row) -> dict[str, Any]:
+    totals = each["totals"]
+    return {
+        **{name: totals[name] for name in _REPORTED},
+        "errors": totals["errors"] + totals["aborts"],
+        "revenue": totals["revenue"],
+        "control": each.get("control", totals["control"]),
+    }
+
+
 def tree(value: object, indent: int = 0) -> str:
     """Nested mappings, a key per line; what is small stands on one line."""
     return "\n".join(_tree_lines(value, indent))
