@@ -143,17 +143,8 @@ def _sends_list(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _report(settings: Settings, arguments: argparse.Namespace) -> int:
-    from streams.campaign_report import to_csv
-
-    if not arguments.campaign:
-        answer = _ask(settings, "overview")
-        return _show(arguments, answer, lambda rows: _table(listing.campaigns(rows)))
-    asked = {"campaign": arguments.campaign, "unit": arguments.unit, "length": arguments.length}
-    answer = _ask(settings, "report", **asked)
-    if arguments.csv:
-        sys.stdout.write(to_csv(answer))
-        return 0
-    return _show(arguments, answer, lambda answer: _table(listing.report(answer)))
+    view = listing.report_csv if arguments.csv else lambda answer: _table(listing.report(answer))
+    return _asks("report", view, "campaign", "unit", "length")(settings, arguments)
 
 
 def _settle(settings: Settings, arguments: argparse.Namespace) -> int:

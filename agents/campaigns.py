@@ -78,6 +78,10 @@ class Campaigns:
             campaign, await self._source.abouts(), totals + await self._source.series(campaign, period.unit), period
         )
 
+    async def answer(self, campaign: str = "", unit: str = "day", length: int = 0) -> dict[str, Any] | list[Any]:
+        """A campaign's report as of now; without a name that of all."""
+        return await self.report(campaign, unit, length) if campaign else await self.overview()
+
     async def report(self, campaign: str, unit: str = "day", length: int = 0, end_s: int = 0) -> dict[str, Any]:
         """One campaign's report, its period ending with the bucket of `end_s`, or now.
 

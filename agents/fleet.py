@@ -170,8 +170,8 @@ class Fleet:
         if command == "status":
             await self.board.look()
             return self.board.summary()
-        if command in OWN:
-            return await getattr(self._campaigns, command)(**args)
+        if command == "report":
+            return await self._campaigns.answer(**args)
         merge = MERGES[command]
         if merge is _any_one:
             answer = await self._ask_any(command, args)
@@ -290,7 +290,7 @@ def _order(row: JSONValue) -> JSONValue:
     return row if isinstance(row, int) else row.get("partition", 0)
 
 
-OWN: Final = ("status", "report", "overview")
+OWN: Final = ("status", "report")
 """What the fleet answers itself."""
 
 CHANGING: Final = ("apply", "pause")

@@ -196,8 +196,7 @@ def _held(action: str, state: str) -> JSONValue:
 COMMANDS: Final = {
     **{name: _reader(name) for name in READERS},
     "dead_letters": _reader("newest", "dead_letters", DeadLetters),
-    "report": _reader("report", "campaigns", Campaigns),
-    "overview": _reader("overview", "campaigns", Campaigns),
+    "report": _reader("answer", "campaigns", Campaigns),
     "replay": _reader("replay", "dead_letters", DeadLetters),
     "append": _append,
     "apply": _apply,

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from streams.errors import BadSetting
+
 Row = Mapping[str, Any]
 
 GAP: Final = "  "
@@ -60,14 +62,20 @@ def named(answer: Mapping[str, Row], name: str) -> list[dict[str, Any]]:
 _REPORTED: Final = ("sent", "delivered", "unique_opens", "unique_clicks", "conversions_a", "unsubscribes", "bounces")
 
 
-def report(answer: Row) -> list[dict[str, Any]]:
-    """A campaign's variants, over all time."""
-    return [{"variant": each["variant"] or NOTHING, **_reported(each)} for each in answer["variants"]]
+def report(answer: Row | Sequence[Row]) -> list[dict[str, Any]]:
+    """A campaign's variants, or every campaign, over all time."""
+    if isinstance(answer, Mapping):
+        return [{"variant": each["variant"] or NOTHING, **_reported(each)} for each in answer["variants"]]
+    return [{"campaign": each["campaign"], "state": each["state"], **_reported(each)} for each in answer]
 
 
-def campaigns(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Every campaign, over all time."""
-    return [{"campaign": each["campaign"], "state": each["state"], **_reported(each)} for each in rows]
+def report_csv(answer: Row | Sequence[Row]) -> str:
+    """A campaign's series as CSV."""
+    from streams.campaign_report import to_csv  # noqa: PLC0415  # compiled, perhaps: not before that is decided
+
+    if not isinstance(answer, Mapping):
+        raise BadSetting("--csv: name the campaign")
+    return to_csv(answer).rstrip("\r\n")
 
 
 def _reported(each: Row) -> dict[str, Any]:

@@ -134,7 +134,7 @@ async def test_api(tmp_path: Path) -> None:
         _, details = await call(http, f"details?campaign_id={split['id']}")
         _, series = await call(http, f"data_series?campaign_id={split['id']}&length=3")
         _, other = await call(http, f"data_series?campaign_id={plain['id']}&length=1&ending_at=2025-11-24")
-        overview = {row["campaign"]: row for row in await ask(node, "overview")}
+        overview = {row["campaign"]: row for row in await ask(node, "report")}
 
     assert (status, listed["message"]) == (200, "success")
     assert [plain["name"], split["name"]] == ["plain", "split"]
