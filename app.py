@@ -142,6 +142,11 @@ def _sends_list(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _report(settings: Settings, arguments: argparse.Namespace) -> int:
+    view = listing.report_csv if arguments.csv else lambda answer: _table(listing.report(answer))
+    return _asks("report", view, "campaign", "unit", "length")(settings, arguments)
+
+
 def _settle(settings: Settings, arguments: argparse.Namespace) -> int:
     count = _ask(settings, arguments.command.split()[1], dispatch_id=_one_or_all(arguments.id, arguments))
     if not count and arguments.id:
@@ -357,6 +362,7 @@ RUNS: Final[dict[str, Run]] = {
     "import": _import,
     "user": _asks("user", listing.tree, "external_id"),
     "explain": _asks("explain", listing.why, "external_id", "segment"),
+    "report": _report,
     "segments": _asks("segments", _by("segment")),
     "status": _asks("status", listing.status),
     "lag": _asks("lag", lambda rows: _table(listing.lag(rows))),

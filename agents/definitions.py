@@ -42,6 +42,7 @@ class Workspaces:
         self._transport = transport
         self._compiled = {-1: compile_workspace(_NOTHING, -1)}
         self._definitions: dict[int, Definitions] = {}
+        self._appended_ms: dict[int, int] = {}
         self._next_offset = 0
         self.latest_version = self._told = -1
         self.on_change: Callable[[], Awaitable[None]] | None = None
@@ -54,6 +55,7 @@ class Workspaces:
             records = await self._transport.look(*place, self._next_offset, LOOK_RECORDS)
             for record in records:
                 self._definitions[record.offset] = decode_definitions(record.value)
+                self._appended_ms[record.offset] = record.append_ms
                 self.latest_version = max(self.latest_version, record.offset)
             self._next_offset = records[-1].offset + 1 if records else end
 
@@ -73,6 +75,10 @@ class Workspaces:
         if self._told != self.latest_version and self.on_change is not None:
             self._told = self.latest_version
             await self.on_change()
+
+    def history(self) -> list[tuple[int, Definitions]]:
+        """Every version, oldest first, with the time at which it came."""
+        return [(self._appended_ms[version], found) for version, found in sorted(self._definitions.items())]
 
     @property
     def first_version(self) -> int:
@@ -179,8 +185,10 @@ def check(definitions: Definitions) -> None:
 
 
 def _template_fault(campaign: Campaign, renderer: Renderer) -> str | None:
-    try:
-        CHANNELS[campaign.channel].compile(campaign.message, renderer)
-    except RenderError as error:
-        return f"campaigns/{campaign.name}: message: {error}"
+    for variant, message in campaign.messages.items():
+        try:
+            CHANNELS[campaign.channel].compile(message, renderer)
+        except RenderError as error:
+            place = f"variant {variant}: message" if variant else "message"
+            return f"campaigns/{campaign.name}: {place}: {error}"
     return None

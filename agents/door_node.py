@@ -7,12 +7,16 @@ from typing import Any
 import faust
 from prometheus_client import generate_latest
 
+from agents.campaigns import Campaigns
+from agents.definitions import Workspaces
 from agents.engine.kafka.log import KafkaLog
+from agents.engine.kafka.reports_topic import TopicReports
 from agents.engine.pace import Pace
 from agents.folder import DataFolder
 from agents.status.about import VERSION, about
 from agents.status.board import Board
 from agents.status.doorway import Doorway
+from agents.web.campaigns_api import CampaignsApi
 from agents.web.door import Door
 from agents.web.keys import Keys
 from agents.web.server import HttpServer
@@ -40,15 +44,19 @@ class DoorNode:
         self.board = Board(Doorway(self.log, clock), clock, about(settings, "door"))
         page = StatusPage(self.board, None, self)
         taker = Door(self.log, clock, keys)
-        self._server = HttpServer(lambda: False, self._metrics, taker, page)
-        self._watching: asyncio.Task[None] | None = None
+        self._workspaces = Workspaces(self.log)
+        self._campaigns = Campaigns(self._workspaces, TopicReports(settings), clock.now_ms)
+        more = [CampaignsApi(self._campaigns, keys, clock)]
+        self._server = HttpServer(lambda: False, self._metrics, taker, page, more=more)
+        self._watching: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Connect, then serve."""
         self.failure = asyncio.get_running_loop().create_future()
         await self.log.start()
+        await self._workspaces.load()
         await self._server.start(self.settings.http)
-        self._watching = asyncio.create_task(self.board.run())
+        self._watching = [asyncio.create_task(self.board.run()), asyncio.create_task(self._workspaces.follow())]
         metrics.BUILD_INFO.labels(VERSION, python_version(), faust.__version__).set(1)
         self._server.ready = True
 
@@ -62,9 +70,10 @@ class DoorNode:
     async def stop(self) -> None:
         """Answer what is under way, then disconnect."""
         self._server.ready = False
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         await self._server.stop()
+        await self._campaigns.stop()
         await self.log.stop()
         self.folder.close()

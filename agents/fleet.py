@@ -12,8 +12,10 @@ from typing import Any, Final
 
 import structlog
 
+from agents.campaigns import Campaigns
 from agents.definitions import Workspaces
 from agents.engine.kafka.log import KafkaLog
+from agents.engine.kafka.reports_topic import TopicReports
 from agents.engine.pace import Pace
 from agents.folder import DataFolder
 from agents.retention import follow_brokers
@@ -21,6 +23,7 @@ from agents.status.about import about
 from agents.status.board import Board
 from agents.status.crew import Crew
 from agents.status.families import exposition
+from agents.web.campaigns_api import CampaignsApi
 from agents.web.control import ControlClient, ControlServer
 from agents.web.door import Door
 from agents.web.keys import Keys
@@ -87,8 +90,12 @@ class Fleet:
         self._crew = Crew(self._workers, self.log, clock)
         self.board = Board(self._crew, clock, about(settings, "fleet"))
         taker = Door(self.log, clock, keys) if keys else None
-        self._server = HttpServer(self._has_failed, self._metrics, taker, StatusPage(self.board, keys, self))
-        self._control = ControlServer({name: self._command(name) for name in (*MERGES, "status")})
+        self._workspaces = Workspaces(self.log)
+        self._campaigns = Campaigns(self._workspaces, TopicReports(settings), clock.now_ms)
+        more = [CampaignsApi(self._campaigns, keys, clock)] if keys else []
+        page = StatusPage(self.board, keys, self)
+        self._server = HttpServer(self._has_failed, self._metrics, taker, page, more=more)
+        self._control = ControlServer({name: self._command(name) for name in (*MERGES, *OWN)})
 
     async def start(self) -> None:
         """Apply the workspace, start every worker, and wait until all partitions are open.
@@ -99,12 +106,11 @@ class Fleet:
         """
         self.failure = asyncio.get_running_loop().create_future()
         await self.log.start()
+        await self._workspaces.load()
         if self.settings.workspace is not None:
-            workspaces = Workspaces(self.log)
-            await workspaces.load()
-            await workspaces.adopt(self.settings.workspace, insist=True)
+            await self._workspaces.adopt(self.settings.workspace, insist=True)
         await self._server.start(self.settings.http)
-        self._watchers = [asyncio.create_task(self.board.run())]
+        self._watchers = [asyncio.create_task(self.board.run()), asyncio.create_task(self._workspaces.follow())]
         self._watchers.append(asyncio.create_task(follow_brokers(self.settings, self._crew.keep)))
         self._watchers += [asyncio.create_task(self._watch(worker)) for worker in self._workers]
         try:
@@ -164,6 +170,8 @@ class Fleet:
         if command == "status":
             await self.board.look()
             return self.board.summary()
+        if command == "report":
+            return await self._campaigns.answer(**args)
         merge = MERGES[command]
         if merge is _any_one:
             answer = await self._ask_any(command, args)
@@ -219,6 +227,7 @@ class Fleet:
         await asyncio.gather(*self._watchers, return_exceptions=True)
         await self._control.stop(self.settings.data)
         await self._server.stop()
+        await self._campaigns.stop()
         await asyncio.gather(*(_end(worker.process) for worker in self._workers if worker.process is not None))
         await self.log.stop()
         self.folder.close()
@@ -280,6 +289,9 @@ def _order(row: JSONValue) -> JSONValue:
     """Numbers by size; rows of a table as the first worker would have given them, by partition."""
     return row if isinstance(row, int) else row.get("partition", 0)
 
+
+OWN: Final = ("status", "report")
+"""What the fleet answers itself."""
 
 CHANGING: Final = ("apply", "pause")
 MERGES: Final = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import faust
 from prometheus_client import generate_latest
 
+from agents.campaigns import Campaigns
 from agents.canary import Canary
 from agents.definitions import Workspaces
 from agents.delivery.agent import Delivery
@@ -22,6 +23,8 @@ from agents.engine.transport import Log
 from agents.export import Export
 from agents.folder import DataFolder
 from agents.intake import Intake
+from agents.report_source import ReportSource, StoredReports
+from agents.reports import Reports
 from agents.retention import follow_brokers, run_retention
 from agents.scan import run_scans
 from agents.status.about import VERSION, about
@@ -30,6 +33,7 @@ from agents.status.gauges import Gauges
 from agents.status.watchdog import Watchdog
 from agents.ticker import run_ticker
 from agents.users import Users
+from agents.web.campaigns_api import CampaignsApi
 from agents.web.commands import COMMANDS
 from agents.web.control import ControlServer
 from agents.web.dead_letters import DeadLetters
@@ -75,8 +79,17 @@ class Node:
         self.workspaces = Workspaces(self.engine.transport)
         self.queries = Queries(self.store, self.engine, self.workspaces)
         self.dead_letters = DeadLetters(self.store, self.engine)
+        self.campaigns = Campaigns(self.workspaces, self._report_source(), clock.now_ms)
         self.disk = Disk(settings)
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _report_source(self) -> ReportSource:
+        """This process's counters where it has all of them, else what every worker tells."""
+        if not self.settings.on_kafka:
+            return StoredReports(self.store, self.settings.partitions, self.engine.pace)
+        from agents.engine.kafka.reports_topic import TopicReports  # noqa: PLC0415  # only where it is used
+
+        return TopicReports(self.settings)
 
     @property
     def log(self) -> Log:
@@ -106,6 +119,8 @@ class Node:
         self.export = Export(engine, AvroFiles(folder, settings.app) if folder else None)
         agents: list[Agent] = [Intake(engine), self.users, self.delivery]
         agents += [self.export] if folder else []
+        self.reports = Reports(engine)
+        agents.append(self.reports)
         for agent in agents:
             engine.register(agent)
         self.workspaces.on_change = self.users.switch
@@ -116,7 +131,8 @@ class Node:
         self.board = Board(self.gauges, self._clock, about(settings))
         taker = Door(self.log, self._clock, keys, self.disk.is_low) if keys else None
         page = StatusPage(self.board, keys, self)
-        self.server = HttpServer(self._has_failed, self._metrics, taker, page, self.disk.is_low)
+        more = [CampaignsApi(self.campaigns, keys, self._clock)] if keys else []
+        self.server = HttpServer(self._has_failed, self._metrics, taker, page, self.disk.is_low, more)
         self.control = ControlServer(self._commands())
 
     async def start(self) -> None:
@@ -132,6 +148,7 @@ class Node:
         self._watch(partial(run_ticker, self.engine, self.users))
         self._watch(partial(run_scans, self.engine, self.users))
         self._watch(self.export.run)
+        self._watch(self.reports.run)
         self._watch(partial(run_retention, self.engine))
         self._watch(self.disk.run)
         self._watch(self.engine.watch_faust)
@@ -211,6 +228,7 @@ class Node:
 
     async def disconnect(self) -> None:
         """Undo `connect`, and close."""
+        await self.campaigns.stop()
         await self.engine.transport.stop()
         self.close()
 
@@ -239,6 +257,7 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.delivery.stop()
+        await self.campaigns.stop()
         drained = await self.engine.stop(timeout_s)
         await self.control.stop(self.settings.data)
         await self.server.stop()

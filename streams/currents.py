@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
+from streams.campaigns.variants import CONTROL
 from streams.codec import to_json
 from streams.effects import CurrentsRecord
 from streams.events import CustomEvent, JSONValue, Purchase, Session
-from streams.ids import currents_id, definition_api_id, user_id
+from streams.ids import currents_id, definition_api_id, user_id, variation_api_id
 from streams.mailbox import Cause, Outcome
 from streams.policy.retry import RETRIES_EXHAUSTED
 
@@ -94,8 +95,29 @@ def orphan(user_key: str, device_id: str, merged_into: str, time_ms: int, cause:
     return CurrentsRecord("users.UserOrphan", time_ms, fields)
 
 
+def enroll_in_control(external_id: str, campaign: str, dispatch_id: str, at_ms: int) -> CurrentsRecord:
+    """The `users.campaigns.EnrollInControl` of an entry that sends nothing; `dispatch_id` stands for the entry."""
+    event_type = "users.campaigns.EnrollInControl"
+    fields: dict[str, JSONValue] = {
+        "id": currents_id(dispatch_id, event_type),
+        "user_id": user_id(external_id),
+        "external_user_id": external_id,
+        **campaign_fields(campaign, CONTROL),
+    }
+    return CurrentsRecord(event_type, at_ms, fields)
+
+
+def campaign_fields(campaign: str, variant: str) -> dict[str, JSONValue]:
+    """The fields that name a campaign and its variant; one with a single message has an id of it and no name."""
+    campaign_id, variation_id = _campaign_ids(campaign, variant)
+    fields = {"campaign_id": campaign_id, "campaign_name": campaign, "message_variation_id": variation_id}
+    if variant:
+        fields["message_variation_name"] = variant
+    return fields
+
+
 def message(
-    external_id: str, *, campaign: str, channel: str, dispatch_id: str, outcome: Outcome
+    external_id: str, *, campaign: str, channel: str, dispatch_id: str, outcome: Outcome, variant: str = ""
 ) -> CurrentsRecord | None:
     """The record under `users.messages.<channel>` that tells what became of a dispatch, if one does.
 
@@ -118,15 +140,12 @@ def message(
     if kind is None:
         return None
     event_type = f"users.messages.{channel}.{kind}"
-    campaign_id, variation_id = _campaign_ids(campaign)
     fields: dict[str, JSONValue] = {
         "id": currents_id(dispatch_id, event_type, str(outcome.attempt)),
         "user_id": user_id(external_id),
         "external_user_id": external_id,
         "dispatch_id": dispatch_id,
-        "campaign_id": campaign_id,
-        "campaign_name": campaign,
-        "message_variation_id": variation_id,
+        **campaign_fields(campaign, variant),
         **details,
     }
     if channel == "email":
@@ -140,8 +159,8 @@ def _behaviour_id(cause: Cause, unit: int) -> str:
 
 
 @lru_cache(maxsize=_CAMPAIGNS_REMEMBERED_MAX)
-def _campaign_ids(campaign: str) -> tuple[str, str]:
-    return definition_api_id("campaign", campaign), definition_api_id("variation", campaign)
+def _campaign_ids(campaign: str, variant: str) -> tuple[str, str]:
+    return definition_api_id("campaign", campaign), variation_api_id(campaign, variant)
 
 
 def _lifecycle(channel: str, outcome: Outcome) -> tuple[str | None, dict[str, JSONValue]]:

@@ -89,13 +89,27 @@ MESSAGES: Final[Mapping[str, type[Message]]] = {
 }
 
 
+VARIANTS_MAX: Final = 8
+
+
+class VariantDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of a campaign's messages, and the share of users who get it."""
+
+    name: Annotated[DefinitionName, Meta(description="What reports call it; not `control`.")]
+    percent: Annotated[int, Meta(ge=1, le=100, description="Of the users who enter.")]
+    message: Annotated[dict[str, Any], Meta(description="Its keys are those of the channel.")]
+
+
 class CampaignDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One message, triggered by what a user does or becomes; the name is the id."""
+    """One message, or several to compare, triggered by what a user does or becomes; the name is the id."""
 
     name: Annotated[DefinitionName, Meta(description="The id of the campaign.")]
     trigger: Annotated[Trigger, Meta(description="What starts it; exactly one of the keys.")]
     channel: Annotated[Literal["email", "webhook", "log"], Meta(description="How the message leaves.")]
-    message: Annotated[dict[str, Any], Meta(description="Its keys are those of the channel.")]
+    message: Annotated[
+        dict[str, Any] | None,
+        Meta(description="Its keys are those of the channel. Give this or variants."),
+    ] = None
     audience: Annotated[
         dict[str, JSONValue] | None,
         Meta(description="Only users for whom this filter tree holds, before the event that triggers."),
@@ -106,6 +120,14 @@ class CampaignDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         Meta(description="A user may enter again so long after the last time; never again without."),
     ] = None
     description: Annotated[str, Meta(description="For people.")] = ""
+    variants: Annotated[
+        list[VariantDefinition],
+        Meta(max_length=VARIANTS_MAX, description="Messages to compare; with control their percents make 100."),
+    ] = []
+    control: Annotated[
+        int,
+        Meta(ge=0, le=99, description="Percent of the users who enter that get no message, to compare with."),
+    ] = 0
 
 
 CHANNEL_KEY: Final = "channel"

@@ -59,10 +59,12 @@ def _refine(defs: Schema) -> None:
     campaign["allOf"] = [
         {
             "if": {"properties": {CHANNEL_KEY: {"const": name}}, "required": [CHANNEL_KEY]},
-            "then": {"properties": {"message": {"$ref": f"#/$defs/{_name_of(message)}"}}},
+            "then": {"properties": _messages({"$ref": f"#/$defs/{_name_of(message)}"})},
         }
         for name, message in MESSAGES.items()
     ]
+    campaign["oneOf"] = [{"required": ["message"]}, {"required": ["variants"]}]
+    campaign["properties"]["variants"] |= {"minItems": 1}
     defs["Trigger"] |= {"minProperties": 1, "maxProperties": 1}
     defs["Condition"] |= {"minProperties": 1, "maxProperties": 1}
     defs["EmailMessage"]["anyOf"] = [{"required": [part], "properties": {part: _TEXT}} for part in ("text", "html")]
@@ -71,6 +73,11 @@ def _refine(defs: Schema) -> None:
             each["properties"]["where"] = _WHERE
     for name, spec in FILTERS.items():
         _choices(defs.get(f"filter.{name}", {}), spec)
+
+
+def _messages(message: Schema) -> Schema:
+    """Where a campaign's messages stand."""
+    return {"message": message, "variants": {"items": {"properties": {"message": message}}}}
 
 
 def _choices(params: Schema, spec: Filter) -> None:

@@ -54,6 +54,10 @@ _FIELDS: Final = {
     "users.behaviors.app.FirstSession": "ID DEV GEO app_id session_id timezone? sdk_version?",
     "users.behaviors.app.SessionEnd": "ID DEV app_id duration:float? session_id",
     "users.behaviors.app.SessionStart": "ID DEV app_id session_id",
+    "users.campaigns.Conversion": "ID app_id? timezone? campaign_id campaign_name? message_variation_id? "
+    "message_variation_name? send_id? conversion_behavior_index:int? conversion_behavior?",
+    "users.campaigns.EnrollInControl": "ID app_id? timezone? campaign_id campaign_name? message_variation_id? "
+    "message_variation_name? send_id?",
     "users.messages.email.Abort": "ID CMP CNV SND ABT canvas_step_message_variation_id? device_id? "
     "email_address ip_pool? timezone?",
     "users.messages.email.Bounce": "ID CMP CNV SND MAIL timezone? sending_ip? bounce_reason? is_drop:boolean?",

@@ -24,6 +24,7 @@ _AGENTS: Final = {
     "users": "Segments and campaigns",
     "delivery": "Delivery",
     "export": "Exports",
+    "reports": "Reports",
 }
 
 

@@ -64,6 +64,19 @@ def definition_api_id(kind: str, name: str) -> str:
     return currents_id("definition", kind, name)
 
 
+def variation_api_id(campaign: str, variant: str) -> str:
+    """The API id of a campaign's message, or of its variant of that name; names hold no slash."""
+    return definition_api_id("variation", f"{campaign}/{variant}" if variant else campaign)
+
+
+def share_of(campaign: str, user_key: str, draw: int = 0) -> int:
+    """A number from 0 to 99 that a user draws in a campaign: always the same, and independent of other campaigns.
+
+    Even to 2 ** -57; another `draw` is another, independent number.
+    """
+    return int.from_bytes(_digest(8, "share", campaign, user_key, str(draw)), "big") % 100
+
+
 def event_id_hash(event_id: str) -> bytes:
     """Eight bytes that stand for an event's id in the memory of applied ids."""
     return _digest(8, "event", event_id)

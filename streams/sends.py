@@ -11,7 +11,8 @@ class Send(msgspec.Struct, frozen=True, gc=False):
     """What the delivery agent needs to render and send one dispatch without reading the user again.
 
     `profile` and `custom` hold only the fields that the campaign's templates read, as they were when
-    the send was decided. `version` is the workspace version whose templates apply.
+    the send was decided. `version` is the workspace version whose templates apply, and `variant` the name of the
+    one that the user gets; empty where the campaign has a single message.
     """
 
     dispatch_id: str
@@ -23,6 +24,7 @@ class Send(msgspec.Struct, frozen=True, gc=False):
     profile: dict[str, JSONScalar]
     custom: dict[str, JSONScalar]
     event_properties: Properties
+    variant: str = ""
 
 
 decode_send: Final = msgspec.json.Decoder(Send).decode

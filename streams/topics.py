@@ -8,8 +8,9 @@ import msgspec
 class Topic(msgspec.Struct, frozen=True):
     """One topic of the catalogue; the full name is `<app>.<name>`.
 
-    `retention_s` bounds how long a record is kept behind its readers; None keeps it for ever. The embedded log
-    keeps at most `retention_bytes` of them, over all partitions.
+    Of a `compacted` one only the newest record of a key is kept. `retention_s` bounds how long a record is kept
+    behind its readers; None keeps it for ever. The embedded log keeps at most `retention_bytes` of them, over all
+    partitions.
     """
 
     name: str
@@ -17,12 +18,16 @@ class Topic(msgspec.Struct, frozen=True):
     meaning: str
     retention_s: int | None = 7 * 86_400
     retention_bytes: int = 8 * 1024**3
+    compacted: bool = False
 
 
 EVENTS: Final = Topic("events", "producers and doors", "What happened, as JSON, keyed by external id.")
 MAILBOX: Final = Topic("mailbox", "intake, users, delivery, ticker", "All that can change a user, in order. Internal.")
 SEGMENT_CHANGES: Final = Topic("segment-changes", "users", "A user entered or left a segment.")
 CURRENTS: Final = Topic("currents", "users", "Engagement and behaviour records, for exports.")
+REPORTS: Final = Topic(
+    "reports", "reports", "Campaigns' counters as they change; on Kafka only.", retention_s=None, compacted=True
+)
 DEAD_LETTERS: Final = Topic("dead-letters", "intake, users", "Refused records, raw, with their position.")
 DEFINITIONS: Final = Topic("definitions", "operators", "Workspace versions, whole.", retention_s=None)
 
@@ -46,6 +51,7 @@ CATALOGUE: Final = (
     *SENDS.values(),
     SEGMENT_CHANGES,
     CURRENTS,
+    REPORTS,
     DEAD_LETTERS,
     DEFINITIONS,
 )

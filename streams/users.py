@@ -176,6 +176,7 @@ def decide_outcome(user: User, user_key: str, outcome: Outcome) -> Effects:
         channel=dispatch.channel,
         dispatch_id=outcome.dispatch_id,
         outcome=outcome,
+        variant=dispatch.variant,
     )
     return [] if record is None else [record]
 

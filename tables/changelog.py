@@ -16,7 +16,7 @@ from streams.profiles.row import decode_timer
 from streams.records import Headers
 from tables.store import Batch, Change, Store
 
-_LETTERS: Final = {"users": b"u", "dispatches": b"d", "meta": b"m"}
+_LETTERS: Final = {"users": b"u", "dispatches": b"d", "meta": b"m", "reports": b"r"}
 FAMILIES_BY_LETTER: Final = {letter[0]: family for family, letter in _LETTERS.items()}
 APPLY_RECORDS: Final = 2_000
 
@@ -170,7 +170,7 @@ class Changelog:
         """Forget the partition's state: it is to be restored from the start."""
         batch = self._store.batch()
         after = (int.from_bytes(self._partition, "big") + 1).to_bytes(2, "big")
-        for family in ("users", "due"):
+        for family in ("users", "due", "reports"):
             batch.delete_range(family, self._partition, after)
         for kind in range(256):
             letter = bytes((kind,))

@@ -23,7 +23,7 @@ from rocksdict import (
 
 from streams.errors import BadState, OutsideFailing
 
-FAMILIES: Final = ("log", "users", "due", "dispatches", "meta")
+FAMILIES: Final = ("log", "users", "due", "dispatches", "meta", "reports")
 DERIVED: Final = ("log", "due")
 CACHE_BYTES: Final = 64 * 1024 * 1024
 WRITE_BUFFERS_BYTES: Final = 48 * 1024 * 1024

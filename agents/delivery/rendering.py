@@ -23,7 +23,7 @@ class Rendering:
         self._workspaces = workspaces
         self._default_url = default_url
         self._renderer = Renderer()
-        self._renders: dict[tuple[int, str], Render] = {}
+        self._renders: dict[tuple[int, str, str], Render] = {}
 
     def dispatch(self, send: Send, refusal: str) -> tuple[Dispatch, str]:
         """The dispatch of a send, not recorded yet, and why it is not to be attempted (nothing if it is)."""
@@ -54,11 +54,11 @@ class Rendering:
         return self._compiled(send)(envelope, context)
 
     def _compiled(self, send: Send) -> Render:
-        key = (send.version, send.campaign)
+        key = (send.version, send.campaign, send.variant)
         render = self._renders.get(key)
         if render is None:
             if len(self._renders) >= COMPILED_MAX:
                 self._renders.clear()
-            message = self._workspaces.of(send.version).campaigns[send.campaign].message
+            message = self._workspaces.of(send.version).campaigns[send.campaign].messages[send.variant]
             render = self._renders[key] = CHANNELS[send.channel].compile(message, self._renderer)
         return render

@@ -78,7 +78,7 @@ class Engine:
 
         async def run(stream: Any) -> None:
             async for piece in stream:
-                lanes.give(piece)
+                lanes.give(piece._replace(reader=agent.name))
 
         names = [f"{self.settings.app}.{topic.name}" for topic in agent.reads]
         channel = self.app.topic(*names, schema=SliceSchema())
@@ -159,7 +159,7 @@ class Engine:
         for agent in self.agents:
             await agent.open(partition)
             for topic in agent.reads:
-                self.slices.assign((topic.name, partition), agent.position(topic.name, partition))
+                self.slices.assign((topic.name, partition), agent.position(topic.name, partition), agent.name)
         self.held.add(partition)
 
     async def _close(self, partition: int) -> None:
@@ -199,16 +199,12 @@ class Engine:
         """Whether nothing is in flight, and no partition is about to be opened or closed."""
         return self.held == self._wanted and not self.slices.paused and self._landed
 
-    def reader_of(self, topic: str) -> str:
-        """The name of the agent that reads a topic."""
-        return next(agent.name for agent in self.agents for read in agent.reads if read.name == topic)
-
     def kept_from(self, topic: str, partition: int) -> int | None:
         """The offset from which a restart would read on; None where no agent of ours reads."""
-        for agent in self.agents:
-            if partition in self.held and any(read.name == topic for read in agent.reads):
-                return agent.position(topic, partition)
-        return None
+        if partition not in self.held:
+            return None
+        readers = [agent for agent in self.agents if any(read.name == topic for read in agent.reads)]
+        return min((agent.position(topic, partition) for agent in readers), default=None)
 
     def fail(self, error: BaseException) -> None:
         """Something must not go on: whoever waits for `failure` ends the process."""

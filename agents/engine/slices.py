@@ -10,25 +10,47 @@ IN_FLIGHT_MAX: Final = 1
 
 
 class Slice(NamedTuple):
-    """Consecutive records of one partition, handled as a unit. `next_offset` follows the last record."""
+    """Consecutive records of one partition, handled as a unit by one of its readers.
+
+    `next_offset` follows the last record.
+    """
 
     topic: str
     partition: int
     records: list[Record]
     next_offset: int
+    reader: str = ""
+
+
+class _Piece:
+    """A slice in flight, and the readers that have not finished it."""
+
+    def __init__(self, records: list[Record], readers: set[str]) -> None:
+        self.next_offset = records[-1].offset + 1
+        self.append_ms = records[0].append_ms
+        self.waits_for = readers
 
 
 class _Feed:
-    """One partition of one topic."""
+    """One partition of one topic: how far it is taken, and how far each of its readers has finished."""
 
     def __init__(self, position: int) -> None:
         self.position = position
-        self.finished = position
-        self.in_flight: deque[list[int | bool]] = deque()
+        self.finished: dict[str, int] = {}
+        self.in_flight: deque[_Piece] = deque()
+
+    @property
+    def watermark(self) -> int:
+        """What every reader has finished."""
+        return min(self.finished.values(), default=self.position)
 
 
 class Slices:
-    """Takes slices in order and keeps the watermark: the end of the longest finished prefix."""
+    """Takes slices in order and keeps the watermark: the end of the longest finished prefix.
+
+    Where several agents read a topic, each gets every slice, from the lowest of their positions on: one skips what
+    its own state holds already.
+    """
 
     def __init__(self, transport: Transport) -> None:
         """Start with no partition, and paused: nothing is taken before every partition is open."""
@@ -36,9 +58,13 @@ class Slices:
         self._feeds: dict[Place, _Feed] = {}
         self.paused = True
 
-    def assign(self, place: Place, position: int) -> None:
-        """Read a partition from the position that our own state names."""
-        self._feeds[place] = _Feed(position)
+    def assign(self, place: Place, position: int, reader: str = "") -> None:
+        """Read a partition, for one of its readers, from the position that its own state names."""
+        feed = self._feeds.get(place)
+        if feed is None or reader in feed.finished:
+            feed = self._feeds[place] = _Feed(position)
+        feed.finished[reader] = position
+        feed.position = feed.watermark
 
     def revoke(self, place: Place) -> None:
         """Forget a partition, with what is in flight."""
@@ -54,31 +80,35 @@ class Slices:
             self._pass_holes(place, feed)
             return None
         feed.position = records[-1].offset + 1
-        feed.in_flight.append([feed.position, False, records[0].append_ms])
+        feed.in_flight.append(_Piece(records, set(feed.finished)))
         return Slice(*place, records, feed.position)
 
     def _pass_holes(self, place: Place, feed: _Feed) -> None:
         """Offsets that hold no record, such as Kafka's transaction markers, count as finished."""
         feed.position = self._transport.reached(*place, feed.position)
         if not feed.in_flight:
-            feed.finished = feed.position
+            feed.finished = {reader: max(finished, feed.position) for reader, finished in feed.finished.items()}
 
     def rewind(self) -> None:
         """Forget what is in flight: it will be taken again."""
         for feed in self._feeds.values():
             feed.in_flight.clear()
-            feed.position = feed.finished
+            feed.position = feed.watermark
 
     def finish(self, piece: Slice) -> None:
-        """A slice is processed and committed: there is room for the next, so whoever waits to read looks again."""
-        feed = self._feeds.get((piece.topic, piece.partition))
+        """A reader has processed and committed a slice; when all have, there is room for the next, so look again."""
+        feed, reader = self._feeds.get((piece.topic, piece.partition)), piece.reader
         if feed is None:
             return
+        is_prefix = True
         for entry in feed.in_flight:
-            if entry[0] == piece.next_offset:
-                entry[1] = True
-        while feed.in_flight and feed.in_flight[0][1]:
-            feed.finished = int(feed.in_flight.popleft()[0])
+            if entry.next_offset == piece.next_offset:
+                entry.waits_for.discard(reader)
+            is_prefix = is_prefix and reader not in entry.waits_for
+            if is_prefix:
+                feed.finished[reader] = max(feed.finished[reader], entry.next_offset)
+        while feed.in_flight and not feed.in_flight[0].waits_for:
+            feed.in_flight.popleft()
         self._transport.wake()
 
     @property
@@ -88,28 +118,34 @@ class Slices:
 
     @property
     def watermarks(self) -> dict[Place, int]:
-        """What is finished, of each partition."""
-        return {place: feed.finished for place, feed in self._feeds.items()}
+        """What every reader has finished, of each partition."""
+        return {place: feed.watermark for place, feed in self._feeds.items()}
+
+    def readings(self) -> dict[tuple[str, Place], int]:
+        """What each reader has finished, by its name and the place."""
+        return {(reader, place): at for place, feed in self._feeds.items() for reader, at in feed.finished.items()}
 
     def watermark(self, place: Place) -> int:
         """Everything below this offset is finished."""
-        return self._feeds[place].finished
+        return self._feeds[place].watermark
 
     def lag(self) -> dict[Place, int]:
         """Records not finished, per partition."""
-        return {place: max(0, self._transport.end(*place) - feed.finished) for place, feed in self._feeds.items()}
+        return {place: max(0, self._transport.end(*place) - feed.watermark) for place, feed in self._feeds.items()}
 
-    def oldest_ms(self, place: Place) -> int | None:
-        """When the first record not finished was appended; None when there is none, or it has not arrived."""
+    def oldest_ms(self, place: Place, reader: str = "") -> int | None:
+        """When the first record that a reader has not finished was appended; None: there is none, or not here yet."""
         feed = self._feeds.get(place)
         if feed is None:
             return None
-        return int(feed.in_flight[0][2]) if feed.in_flight else self._transport.appended_ms(*place, feed.position)
+        mine = (entry for entry in feed.in_flight if reader in entry.waits_for)
+        waiting = next((entry for entry in mine if entry.next_offset > feed.finished[reader]), None)
+        return waiting.append_ms if waiting else self._transport.appended_ms(*place, feed.position)
 
     def is_caught_up(self, place: Place) -> bool:
         """Whether everything in the partition is finished."""
         feed = self._feeds.get(place)
-        return feed is not None and self._transport.end(*place) <= feed.finished
+        return feed is not None and self._transport.end(*place) <= feed.watermark
 
     @property
     def idle(self) -> bool:

@@ -69,8 +69,8 @@ class Gauges:
     def _readings(self) -> dict[Key, Reading]:
         engine = self._node.engine
         return {
-            (engine.reader_of(place[0]), *place): Reading(watermark, engine.slices.oldest_ms(place))
-            for place, watermark in engine.slices.watermarks.items()
+            (reader, *place): Reading(finished, engine.slices.oldest_ms(place, reader))
+            for (reader, place), finished in engine.slices.readings().items()
         }
 
     def show(self) -> None:

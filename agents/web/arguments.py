@@ -30,6 +30,7 @@ def arguments_parser(description: str) -> argparse.ArgumentParser:
     add("user", "what is known of a user", user)
     add("explain", "why a user is in a segment, or not", user, segment)
     add("segments", "how many entered, left and are in each segment")
+    _add_report(add)
     add("lag", "records not yet processed, per agent")
     add("status", "which component is in what state, since when and why, of a running process")
     topic = _word("topic", "such as events, dead-letters or segment-changes")
@@ -44,6 +45,17 @@ def arguments_parser(description: str) -> argparse.ArgumentParser:
     _add_definitions(add("definitions", "workspaces: segments and campaigns"))
     _add_moves(add)
     return parser
+
+
+def _add_report(add: Add) -> None:
+    add(
+        "report",
+        "what became of a campaign, per variant; of every campaign without a name",
+        _word("campaign", "its name", nargs="?", default=""),
+        {**_word("--unit", "of the series in JSON and CSV (default day)", default="day"), "choices": ("day", "hour")},
+        {**_limit(0, "of these, the last one now"), "name": "--length"},
+        _flag("--csv", "the series as CSV, a row for each variant and day or hour"),
+    )
 
 
 def _add_sends(parser: argparse.ArgumentParser) -> None:

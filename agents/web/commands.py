@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, get_type_hints
 import msgspec
 
 from agents.backup import back_up
+from agents.campaigns import Campaigns
 from agents.delivery.held import change_held_offline
 from agents.status.families import families_of
 from agents.web.dead_letters import DeadLetters
@@ -195,6 +196,7 @@ def _held(action: str, state: str) -> JSONValue:
 COMMANDS: Final = {
     **{name: _reader(name) for name in READERS},
     "dead_letters": _reader("newest", "dead_letters", DeadLetters),
+    "report": _reader("answer", "campaigns", Campaigns),
     "replay": _reader("replay", "dead_letters", DeadLetters),
     "append": _append,
     "apply": _apply,

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from streams.errors import BadSetting
+
 Row = Mapping[str, Any]
 
 GAP: Final = "  "
@@ -55,6 +57,35 @@ def named(answer: Mapping[str, Row], name: str) -> list[dict[str, Any]]:
     """A mapping of rows as rows that carry their key under `name`, each with every column."""
     columns = list(dict.fromkeys(column for row in answer.values() for column in row))
     return [{name: key, **{column: row.get(column, 0) for column in columns}} for key, row in answer.items()]
+
+
+_REPORTED: Final = ("sent", "delivered", "unique_opens", "unique_clicks", "conversions_a", "unsubscribes", "bounces")
+
+
+def report(answer: Row | Sequence[Row]) -> list[dict[str, Any]]:
+    """A campaign's variants, or every campaign, over all time."""
+    if isinstance(answer, Mapping):
+        return [{"variant": each["variant"] or NOTHING, **_reported(each)} for each in answer["variants"]]
+    return [{"campaign": each["campaign"], "state": each["state"], **_reported(each)} for each in answer]
+
+
+def report_csv(answer: Row | Sequence[Row]) -> str:
+    """A campaign's series as CSV."""
+    from streams.campaign_report import to_csv  # noqa: PLC0415  # compiled, perhaps: not before that is decided
+
+    if not isinstance(answer, Mapping):
+        raise BadSetting("--csv: name the campaign")
+    return to_csv(answer).rstrip("\r\n")
+
+
+def _reported(each: Row) -> dict[str, Any]:
+    totals = each["totals"]
+    return {
+        **{name: totals[name] for name in _REPORTED},
+        "errors": totals["errors"] + totals["aborts"],
+        "revenue": totals["revenue"],
+        "control": each.get("control", totals["control"]),
+    }
 
 
 def tree(value: object, indent: int = 0) -> str:

@@ -15,12 +15,13 @@ from streams.codec import partition_of
 from streams.errors import BadSetting
 from streams.events import JSONValue
 from streams.profiles.row import Devices, Merged, User
-from streams.records import Record
+from streams.records import Place, Record
 from streams.times import format_time
 from tables.cursors import read_cursors
 from tables.dispatches import FINAL, Dispatch, Dispatches, State
 from tables.partition import UsersView
 from tables.positions import read_position, read_refused
+from tables.reports import read_progress
 from tables.store import Store
 
 LIST_MAX: Final = 100_000
@@ -255,8 +256,8 @@ class Queries:
 
     def _positions(self) -> Iterator[tuple[str, str, int, int]]:
         if self._engine.failure:
-            for (topic, partition), watermark in sorted(self._engine.slices.watermarks.items()):
-                yield self._engine.reader_of(topic), topic, partition, watermark
+            for (agent, (topic, partition)), finished in sorted(self._engine.slices.readings().items(), key=_place):
+                yield agent, topic, partition, finished
             return
         for partition in self._partitions:
             yield INTAKE, "events", partition, read_position(self._store, INTAKE, "events", partition)
@@ -270,6 +271,7 @@ class Queries:
                 )
             if self._engine.settings.exports_folder is not None:
                 yield "export", "currents", partition, read_cursors(self._store, partition).next_offset
+            yield "reports", "currents", partition, read_progress(self._store, partition).next_offset
 
     async def tail(self, topic: str, limit: int = 20) -> list[Answer]:
         """The newest records of a topic, oldest first."""
@@ -285,6 +287,11 @@ class Queries:
                 offset = records[-1].offset + 1
         rows.sort(key=lambda row: row[:2])
         return [_shown(topic, partition, record) for _, partition, record in rows[-limit:]]
+
+
+def _place(reading: tuple[tuple[str, Place], int]) -> tuple[Place, str]:
+    """Readings in the order of their topics and partitions."""
+    return reading[0][1], reading[0][0]
 
 
 def _dispatch(dispatch: Dispatch) -> Answer:

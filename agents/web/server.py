@@ -1,7 +1,7 @@
 """The HTTP server of a process: health, metrics, and the door where there is one."""
 
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -11,6 +11,13 @@ from agents.web.status import StatusPage
 from streams.errors import BadSetting
 
 STOP_S_MAX: Final = 2.0
+
+
+class Routes(Protocol):
+    """Whatever is served at paths of its own."""
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add them."""
 
 
 class HttpServer:
@@ -23,8 +30,10 @@ class HttpServer:
         door: Door | None,
         status: StatusPage | None = None,
         is_full: Callable[[], bool] = lambda: False,
+        more: Sequence[Routes] = (),
     ) -> None:
-        """`metrics` gives the text of `/metrics`, up to date; while `is_full`, this is not ready."""
+        """`metrics` gives the text of `/metrics`, up to date; while `is_full`, not ready; `more` is served as well."""
+        self._more = more
         self._has_failed = has_failed
         self._text_of_metrics = metrics
         self._is_full = is_full
@@ -46,6 +55,8 @@ class HttpServer:
             self._status.add_routes(app)
         if self._door is not None:
             self._door.add_routes(app)
+        for each in self._more:
+            each.add_routes(app)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S_MAX)
         await self._runner.setup()
         host, _, port = address.rpartition(":")

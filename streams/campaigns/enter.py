@@ -1,7 +1,8 @@
 """Entering a campaign: history, delay, and the send that follows."""
 
-from streams import ids
+from streams import currents, ids
 from streams.campaigns.trigger import Campaign, accepts
+from streams.campaigns.variants import CONTROL, choose
 from streams.effects import Effect
 from streams.events import Properties
 from streams.mailbox import FINAL_KINDS, Outcome
@@ -41,7 +42,8 @@ def enter(
         return []
     history = user.campaigns.get(campaign.name)
     entry = history.entries + 1 if history else 1
-    user.campaigns[campaign.name] = CampaignHistory(entry, now_ms)
+    variant = choose(campaign.name, campaign.variants, campaign.control, user_key, history)
+    user.campaigns[campaign.name] = CampaignHistory(entry, now_ms, variant)
     due_ms = min(event_ms, now_ms) + campaign.delay_ms
     read = {name: properties[name] for name in campaign.reads.event_properties if name in properties}
     if campaign.delay_ms and due_ms > now_ms:
@@ -82,9 +84,17 @@ def _send(
     now_ms: int,
     entry: int,
     properties: Properties,
-) -> Send:
+) -> Effect:
+    """The send, or for a user of the control group the record that there is none.
+
+    The variant was chosen at the entry; where its definition is gone since, it is chosen anew.
+    """
     dispatch = ids.dispatch_id(campaign.name, user_key, user.incarnation, entry)
-    user.dispatches[dispatch] = OpenDispatch(campaign.name, campaign.channel, now_ms)
+    history = user.campaigns[campaign.name]
+    variant = history.variant = choose(campaign.name, campaign.variants, campaign.control, user_key, history)
+    if variant == CONTROL:
+        return currents.enroll_in_control(user_key, campaign.name, dispatch, now_ms)
+    user.dispatches[dispatch] = OpenDispatch(campaign.name, campaign.channel, now_ms, variant=variant)
     attributes = user.attributes
     profile = {tag: attributes.get(BY_TAG.get(tag, tag)) for tag in campaign.reads.profile}
     return Send(
@@ -97,6 +107,7 @@ def _send(
         {tag: value for tag, value in profile.items() if value is not None},
         {name: attributes[name] for name in campaign.reads.custom if name in attributes},
         properties,
+        variant,
     )
 
 

@@ -1,12 +1,13 @@
 """Campaigns compiled: what starts one, who may enter, and what it reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
 
 from streams.campaigns.template_fields import TemplateFields, fields_read
-from streams.definitions import MESSAGES, CampaignDefinition, EmailMessage, Message, Trigger
+from streams.campaigns.variants import Variant, compile_variants, read_message
+from streams.definitions import CampaignDefinition, Message, Trigger
 from streams.errors import BadDefinition
 from streams.events import Properties
 from streams.profiles.row import CampaignHistory, User
@@ -22,7 +23,8 @@ class Campaign(msgspec.Struct, frozen=True):
     """A campaign ready to be decided.
 
     `signal` is what starts it: `event:<name>`, `purchases`, `product:<id>`, `attribute:<path>`,
-    `entered:<segment>` or `left:<segment>`. `audience` is None for everyone.
+    `entered:<segment>` or `left:<segment>`. `audience` is None for everyone. `messages` are by variant, with an
+    empty name where there is one message; `reads` is what any of them reads. `control` is in percent.
     """
 
     name: str
@@ -32,18 +34,20 @@ class Campaign(msgspec.Struct, frozen=True):
     audience: Compiled | None
     delay_ms: int
     re_eligible_after_ms: int | None
-    message: Message
+    messages: Mapping[str, Message]
     reads: TemplateFields
+    variants: tuple[Variant, ...] = ()
+    control: int = 0
 
 
 def compile_campaign(definition: CampaignDefinition) -> Campaign:
     """Compile one campaign. Raises BadDefinition, naming the key."""
-    try:
-        message = msgspec.convert(definition.message, MESSAGES[definition.channel])
-    except msgspec.ValidationError as error:
-        raise BadDefinition(f"message: {error}") from None
-    if isinstance(message, EmailMessage) and not (message.text or message.html):
-        raise BadDefinition("message: give text, html or both")
+    if (definition.message is None) == (not definition.variants):
+        raise BadDefinition("give exactly one of message and variants")
+    variants = compile_variants(definition)
+    messages = {variant.name: variant.message for variant in variants}
+    if definition.message is not None:
+        messages = {"": read_message(definition.channel, definition.message, "message")}
     delay_ms = parse_duration(definition.delay)
     if delay_ms > DELAY_MAX_MS:
         raise BadDefinition(f"delay: {definition.delay} is more than 365d")
@@ -57,8 +61,10 @@ def compile_campaign(definition: CampaignDefinition) -> Campaign:
         compile_tree(definition.audience, "audience") if definition.audience else None,
         delay_ms,
         None if after is None else parse_duration(after),
-        message,
-        _fields(message),
+        messages,
+        _fields(messages.values()),
+        variants,
+        definition.control,
     )
 
 
@@ -78,11 +84,12 @@ def _signal(trigger: Trigger) -> tuple[str, dict[str, object] | None]:
     return f"attribute:{trigger.attribute_changed}", None
 
 
-def _fields(message: Message) -> TemplateFields:
-    """All that the message's templates read, as one."""
+def _fields(messages: Iterable[Message]) -> TemplateFields:
+    """All that the messages' templates read, as one."""
     texts: list[str] = []
-    for value in msgspec.structs.asdict(message).values():
-        texts.extend(value.values() if isinstance(value, dict) else [value])
+    for message in messages:
+        for value in msgspec.structs.asdict(message).values():
+            texts.extend(value.values() if isinstance(value, dict) else [value])
     return fields_read("\n".join(texts))
 
 

@@ -15,10 +15,14 @@ Row = TypeVar("Row", "User", "_Head", "_Start")
 
 
 class CampaignHistory(msgspec.Struct, array_like=True, gc=False):
-    """How often a user entered a campaign, and when it was last decided."""
+    """How often a user entered a campaign, when it was last decided, and the variant that was chosen first.
+
+    `variant` is empty where there was none to choose, and `control` in the control group.
+    """
 
     entries: int
     last_ms: int
+    variant: str = ""
 
 
 class Waiting(msgspec.Struct, array_like=True, gc=False):
@@ -42,6 +46,7 @@ class OpenDispatch(msgspec.Struct, array_like=True, gc=False):
     outcome: str = ""
     final_ms: int = 0
     attempt: int = 0
+    variant: str = ""
 
 
 class Relation(msgspec.Struct, array_like=True, gc=False):

@@ -19,6 +19,7 @@ from config.clock import ManualClock
 from config.settings import load_settings
 from streams.errors import BadState
 from streams.profiles.row import decode_row, encode_row, new_user
+from tables.format import FORMAT
 from tests.agents.nodes import NOW_MS, PARTITIONS, environment, event, process, running, until
 
 HOUR_MS = 3_600_000
@@ -106,10 +107,10 @@ def test_a_newer_folder_is_refused(tmp_path: Path) -> None:
     settings = load_settings(environment(tmp_path))
     node = Node(settings, ManualClock(NOW_MS))
     batch = node.store.batch()
-    batch.put("meta", b"format", b"2")
+    batch.put("meta", b"format", str(FORMAT + 1).encode())
     node.store.write(batch)
     node.close()
-    with pytest.raises(BadState, match="format 2, this program knows up to 1"):
+    with pytest.raises(BadState, match=f"format {FORMAT + 1}, this program knows up to {FORMAT}"):
         Node(settings, ManualClock(NOW_MS))
 
 

@@ -31,6 +31,8 @@ from tables.dispatches import FINAL, Dispatch, Dispatches
 from tables.partition import UsersView
 from tables.positions import read_position
 from tests.driver import MemoryRows, fold_record
+from tests.oracle.reports import recount, rows_of_files
+from tests.report_tables import counted
 from tests.simulation.disk import Disk, MemoryStore
 from tests.simulation.model import expected
 from tests.simulation.workload import APP, PARTITIONS, Op, partition_of
@@ -281,6 +283,10 @@ class Checks:
         want = Counter((each["event_type"], each["id"]) for each in records)
         if Counter(rows) != want or max(want.values(), default=1) > 1:
             self._say(f"exports: too many {Counter(rows) - want}, missing {want - Counter(rows)}")
+        said, counts = counted(self._store, range(PARTITIONS)), recount(rows_of_files(self._site.folder / "exports"))
+        if said != counts:
+            wrong = [place for place in sorted({*said, *counts}) if said.get(place) != counts.get(place)]
+            self._say(f"reports are no recount of the exports: {wrong[:3]}")
 
     def _replays(self) -> None:
         """A dead letter is put back at most once, and only what has a mark was."""

@@ -140,7 +140,8 @@ def watermark_early() -> Replacements:
     def take(self: Slices, place: tuple[str, int]) -> Slice | None:
         piece = real(self, place)
         if piece is not None:
-            self._feeds[place].finished = piece.next_offset
+            feed = self._feeds[place]
+            feed.finished = dict.fromkeys(feed.finished, piece.next_offset)
         return piece
 
     return [(Slices, "take", take)]

@@ -71,7 +71,7 @@ def oracle(parts: Parts) -> Rows:
     last: Newest = {}
     for part in parts:
         last.update(part)
-    families = {b"u": "users", b"d": "dispatches", b"m": "meta"}
+    families = {b"u": "users", b"d": "dispatches", b"m": "meta", b"r": "reports"}
     found = {(families[key[:1]], key[1:]): value for key, value in last.items() if value is not None}
     timers = {key: decode_timer(value) for (family, key), value in found.items() if family == "users"}
     return found | {("due", due_key(key, timer)): b"" for key, timer in timers.items() if timer is not None}

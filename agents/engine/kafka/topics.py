@@ -40,6 +40,8 @@ def all_topics(settings: Settings) -> dict[str, dict[str, str]]:
 
 
 def _config(topic: topics.Topic) -> dict[str, str]:
+    if topic.compacted:
+        return {"cleanup.policy": "compact", "delete.retention.ms": str(DELETE_RETENTION_MS)}
     retention_ms = -1 if topic.retention_s is None else topic.retention_s * 1000
     return {"cleanup.policy": "delete", "retention.ms": str(retention_ms)}
 
