@@ -20,6 +20,7 @@ from agents.engine.interpreter import set_up_interpreter
 from agents.engine.pace import Pace
 from agents.engine.transport import Log
 from agents.export import Export
+from agents.fanout import run_fanouts
 from agents.folder import DataFolder
 from agents.intake import Intake
 from agents.retention import follow_brokers, run_retention
@@ -131,6 +132,7 @@ class Node:
         await self.server.start(self.settings.http)
         self._watch(partial(run_ticker, self.engine, self.users))
         self._watch(partial(run_scans, self.engine, self.users))
+        self._watch(partial(run_fanouts, self.engine, self.users))
         self._watch(self.export.run)
         self._watch(partial(run_retention, self.engine))
         self._watch(self.disk.run)

@@ -70,6 +70,17 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
     to: str | None
 
 
+class FanStep(msgspec.Struct, frozen=True, array_like=True, tag="fan"):
+    """The fan-out of a number decides the users in (`after`, `to`]; None: to the last.
+
+    It counts only where the fan-out has come as far as `after`, so a step that comes twice changes nothing.
+    """
+
+    number: int
+    after: str
+    to: str | None
+
+
 class Probe(msgspec.Struct, frozen=True, array_like=True, tag="probe"):
     """A canary passes: the `number`-th of the process that calls itself `sender`. It changes nothing."""
 
@@ -77,7 +88,7 @@ class Probe(msgspec.Struct, frozen=True, array_like=True, tag="probe"):
     number: int
 
 
-Letter: TypeAlias = Happening | Outcome | Tick | Switch | Step | Probe
+Letter: TypeAlias = Happening | Outcome | Tick | Switch | Step | Probe | FanStep
 
 _decoder: Final = msgspec.msgpack.Decoder(Letter)
 

@@ -1,10 +1,12 @@
 """A send: one message to one user, decided, not yet rendered."""
 
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from streams.events import JSONScalar, Properties
+
+Lane: TypeAlias = Literal["transactional", "bulk"]
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
@@ -23,6 +25,7 @@ class Send(msgspec.Struct, frozen=True, gc=False):
     profile: dict[str, JSONScalar]
     custom: dict[str, JSONScalar]
     event_properties: Properties
+    lane: Lane = "transactional"
 
 
 decode_send: Final = msgspec.json.Decoder(Send).decode

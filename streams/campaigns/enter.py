@@ -47,7 +47,7 @@ def enter(
     if campaign.delay_ms and due_ms > now_ms:
         user.waiting.append(Waiting(due_ms, campaign.name, entry, read))
         return []
-    return [_send(user, user_key, campaign, workspace, now_ms, entry, read)]
+    return [send_of(user, user_key, campaign, workspace, now_ms, entry, read)]
 
 
 def release(user: User, user_key: str, workspace: Workspace, now_ms: int) -> list[Effect]:
@@ -59,10 +59,10 @@ def release(user: User, user_key: str, workspace: Workspace, now_ms: int) -> lis
     if not user.waiting:
         return []
     due = sorted(
-        (waiting for waiting in user.waiting if waiting.due_ms <= now_ms),
+        (waiting for waiting in user.waiting if waiting.entry and waiting.due_ms <= now_ms),
         key=lambda waiting: (waiting.due_ms, waiting.campaign, waiting.entry),
     )
-    user.waiting = [waiting for waiting in user.waiting if waiting.due_ms > now_ms]
+    user.waiting = [waiting for waiting in user.waiting if waiting.due_ms > now_ms or not waiting.entry]
     effects: list[Effect] = []
     for waiting in due:
         campaign = workspace.campaigns.get(waiting.campaign)
@@ -70,11 +70,11 @@ def release(user: User, user_key: str, workspace: Workspace, now_ms: int) -> lis
             continue
         if may_receive(campaign.channel, user.attributes):
             properties = waiting.event_properties
-            effects.append(_send(user, user_key, campaign, workspace, now_ms, waiting.entry, properties))
+            effects.append(send_of(user, user_key, campaign, workspace, now_ms, waiting.entry, properties))
     return effects
 
 
-def _send(
+def send_of(
     user: User,
     user_key: str,
     campaign: Campaign,
@@ -83,6 +83,7 @@ def _send(
     entry: int,
     properties: Properties,
 ) -> Send:
+    """The send of the user's n-th entry, with what its templates read; the row waits for its outcome."""
     dispatch = ids.dispatch_id(campaign.name, user_key, user.incarnation, entry)
     user.dispatches[dispatch] = OpenDispatch(campaign.name, campaign.channel, now_ms)
     attributes = user.attributes
@@ -97,6 +98,7 @@ def _send(
         {tag: value for tag, value in profile.items() if value is not None},
         {name: attributes[name] for name in campaign.reads.custom if name in attributes},
         properties,
+        "transactional" if campaign.plan is None else "bulk",
     )
 
 

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from streams.campaigns.schedule import Plan, compile_schedule
 from streams.campaigns.template_fields import TemplateFields, fields_read
 from streams.definitions import MESSAGES, CampaignDefinition, EmailMessage, Message, Trigger
 from streams.errors import BadDefinition
@@ -22,7 +23,7 @@ class Campaign(msgspec.Struct, frozen=True):
     """A campaign ready to be decided.
 
     `signal` is what starts it: `event:<name>`, `purchases`, `product:<id>`, `attribute:<path>`,
-    `entered:<segment>` or `left:<segment>`. `audience` is None for everyone.
+    `entered:<segment>` or `left:<segment>`; empty where `plan` says when. `audience` is None for everyone.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Campaign(msgspec.Struct, frozen=True):
     re_eligible_after_ms: int | None
     message: Message
     reads: TemplateFields
+    plan: Plan | None = None
 
 
 def compile_campaign(definition: CampaignDefinition) -> Campaign:
@@ -47,7 +49,7 @@ def compile_campaign(definition: CampaignDefinition) -> Campaign:
     delay_ms = parse_duration(definition.delay)
     if delay_ms > DELAY_MAX_MS:
         raise BadDefinition(f"delay: {definition.delay} is more than 365d")
-    signal, where = _signal(definition.trigger)
+    signal, where, plan = _start(definition)
     after = definition.re_eligible_after
     return Campaign(
         definition.name,
@@ -59,7 +61,20 @@ def compile_campaign(definition: CampaignDefinition) -> Campaign:
         None if after is None else parse_duration(after),
         message,
         _fields(message),
+        plan,
     )
+
+
+def _start(definition: CampaignDefinition) -> tuple[str, dict[str, object] | None, Plan | None]:
+    """What starts it: a signal with conditions, or a plan."""
+    trigger, schedule = definition.trigger, definition.schedule
+    if trigger is not None and schedule is None:
+        return *_signal(trigger), None
+    if schedule is None or trigger is not None:
+        raise BadDefinition("give exactly one of trigger, schedule")
+    if parse_duration(definition.delay):
+        raise BadDefinition("delay: goes with a trigger; a schedule says itself when")
+    return "", None, compile_schedule(schedule)
 
 
 def _signal(trigger: Trigger) -> tuple[str, dict[str, object] | None]:
