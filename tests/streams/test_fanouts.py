@@ -5,7 +5,6 @@ The histories, workspaces and the model that knows everything from the beginning
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -217,7 +216,7 @@ USERS = [f"u{at:02}" for at in range(40)]
 
 
 @pytest.fixture
-def show() -> Iterator[Show]:
+def show() -> Show:
     """Forty users, all of them in the audience of a campaign whose fan-out is open; nobody is decided."""
     show = Show({}, [Cast("c0", 5_000, LIKED)])
     for user in USERS:
