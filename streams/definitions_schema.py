@@ -63,7 +63,13 @@ def _refine(defs: Schema) -> None:
         }
         for name, message in MESSAGES.items()
     ]
+    campaign["oneOf"] = [{"required": ["trigger"]}, {"required": ["schedule"]}]
     defs["Trigger"] |= {"minProperties": 1, "maxProperties": 1}
+    defs["Schedule"] |= {
+        "oneOf": [{"required": ["at"]}, {"required": ["rrule"]}],
+        "dependentRequired": {"rrule": ["start"], "start": ["rrule"]},
+    }
+    defs["Rate"] |= {"minProperties": 1}
     defs["Condition"] |= {"minProperties": 1, "maxProperties": 1}
     defs["EmailMessage"]["anyOf"] = [{"required": [part], "properties": {part: _TEXT}} for part in ("text", "html")]
     for each in defs.values():

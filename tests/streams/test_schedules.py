@@ -238,7 +238,7 @@ def test_a_schedule_that_comes_late_passes_over_whose_time_is_more_than_an_hour_
     """Below an hour it is sent at once, above it not at all, and the zones to come get it in time."""
     driver = Driver({})
     driver.now_ms = parse_time("2026-12-01T08:30:00")
-    zones = {"ber": "Europe/Berlin", "hel": "Europe/Helsinki", "lon": "Europe/London"}
+    zones = {"ber": "Europe/Berlin", "fin": "Europe/Helsinki", "lon": "Europe/London"}
     for user, zone in zones.items():
         driver.send({"type": "attributes", "external_id": user, "time_zone": zone})
     driver.switch(read_definitions(campaign(schedule={"at": "2026-12-01T09:00:00", "local_time": True})))
