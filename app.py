@@ -369,6 +369,8 @@ RUNS: Final[dict[str, Run]] = {
     "tail": _asks("tail", lambda rows: _table(rows, *TAIL_COLUMNS), "topic", "limit"),
     "pause": _pause,
     "resume": _pause,
+    "campaigns": _asks("campaigns", _table),
+    "campaigns cancel": _asks("cancel", listing.tree, "campaign"),
     "sends": _asks("sends", _by("campaign")),
     "sends list": _sends_list,
     "sends release": _settle,

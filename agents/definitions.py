@@ -25,12 +25,17 @@ from streams.definitions import (
     read_definitions,
 )
 from streams.errors import BadDefinition
+from streams.fanning import plan_of
+from streams.fanouts import FIRST_LOCAL_MS
 from streams.records import Output
 from streams.workspace import Workspace, compile_workspace
 
 PARTITION: Final = 0
 LOOK_RECORDS: Final = 100
 FOLLOW_S: Final = 0.25
+CANCELLED_MAX: Final = 16
+"""Schedules of a campaign whose cancelling is remembered, for partitions that have not heard of it yet."""
+
 _NOTHING: Final = Definitions([], [])
 _Definition = TypeVar("_Definition", SegmentDefinition, CampaignDefinition)
 
@@ -110,7 +115,7 @@ class Workspaces:
     async def apply(self, definitions: Definitions) -> bool:
         """Make these definitions the newest version if they differ; False when they are in force already.
 
-        Campaigns that are paused stay so. Rows of users who exist are brought to it by scans.
+        Campaigns that are paused or cancelled stay so. Rows of users who exist are brought to it by scans.
 
         Raises:
             BadDefinition: they cannot be used.
@@ -118,8 +123,10 @@ class Workspaces:
         check(definitions)
         if self._in_force(definitions):
             return False
-        kept = [name for name in self._newest.paused if name == ALL_CAMPAIGNS or name in _names(definitions.campaigns)]
-        await self._append(msgspec.structs.replace(definitions, paused=kept))
+        names = _names(definitions.campaigns)
+        paused = [name for name in self._newest.paused if name == ALL_CAMPAIGNS or name in names]
+        cancelled = {name: over for name, over in self._newest.cancelled.items() if name in names}
+        await self._append(msgspec.structs.replace(definitions, paused=paused, cancelled=cancelled))
         return True
 
     def _in_force(self, definitions: Definitions) -> bool:
@@ -157,6 +164,24 @@ class Workspaces:
             names.discard(campaign)
         await self._append(msgspec.structs.replace(self._newest, paused=sorted(names)))
 
+    async def cancel(self, campaign: str) -> int:
+        """End what of a campaign's schedule is under way or to come; returns the version from which on it holds.
+
+        Raises:
+            BadDefinition: no such campaign, none with a schedule, or it is cancelled already.
+        """
+        await self.load()
+        found = self.latest.campaigns.get(campaign)
+        if found is None or found.plan is None:
+            known = ", ".join(self.latest.scheduled) or "none"
+            raise BadDefinition(f"no scheduled campaign {campaign!r}; those that can be cancelled are {known}")
+        over = self._newest.cancelled.get(campaign, [])
+        if found.plan.digest in over:
+            raise BadDefinition(f"{campaign!r} is cancelled; give it another schedule to send it again")
+        over = [*over, found.plan.digest][-CANCELLED_MAX:]
+        await self._append(msgspec.structs.replace(self._newest, cancelled={**self._newest.cancelled, campaign: over}))
+        return self.latest_version
+
     async def _append(self, definitions: Definitions) -> None:
         await self._transport.append([Output(topics.DEFINITIONS.name, PARTITION, None, to_json(definitions))])
         await self.reload()
@@ -180,6 +205,18 @@ def check(definitions: Definitions) -> None:
     workspace = compile_workspace(definitions, 0)
     renderer = Renderer()
     faults = [fault for campaign in workspace.campaigns.values() if (fault := _template_fault(campaign, renderer))]
+    if faults:
+        raise BadDefinition("\n".join(faults))
+
+
+def refuse_past(definitions: Definitions, old: Workspace, now_ms: int) -> None:
+    """Refuse a schedule that `old` has not and that comes round no more. Raises BadDefinition, a line for each."""
+    faults = []
+    for name, campaign in compile_workspace(definitions, 0).scheduled.items():
+        known, plan = old.campaigns.get(name), plan_of(campaign)
+        is_known = known is not None and known.plan is not None and known.plan.digest == plan.digest
+        if not is_known and plan.next_after(now_ms, FIRST_LOCAL_MS) is None:
+            faults.append(f"campaigns/{name}: schedule: its time is past; give a later one, or leave the campaign out")
     if faults:
         raise BadDefinition("\n".join(faults))
 

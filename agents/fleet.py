@@ -23,6 +23,7 @@ from agents.status.about import about
 from agents.status.board import Board
 from agents.status.crew import Crew
 from agents.status.families import exposition
+from agents.web.campaigns import merge_campaigns
 from agents.web.campaigns_api import CampaignsApi
 from agents.web.control import ControlClient, ControlServer
 from agents.web.door import Door
@@ -293,7 +294,7 @@ def _order(row: JSONValue) -> JSONValue:
 OWN: Final = ("status", "report")
 """What the fleet answers itself."""
 
-CHANGING: Final = ("apply", "pause")
+CHANGING: Final = ("apply", "pause", "cancel")
 MERGES: Final = {
     "user": _first,
     "explain": _first,
@@ -305,6 +306,7 @@ MERGES: Final = {
     "replay": _first,
     "lag": _sum,
     "scans": _sum,
+    "campaigns": merge_campaigns,
     "progress": _sum,
     "flush": _sum,
     "reload": _sum,
@@ -314,5 +316,6 @@ MERGES: Final = {
     "append": _any_one,
     "apply": _any_one,
     "pause": _any_one,
+    "cancel": _any_one,
     "partitions": _any_one,
 }

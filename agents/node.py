@@ -21,6 +21,7 @@ from agents.engine.interpreter import set_up_interpreter
 from agents.engine.pace import Pace
 from agents.engine.transport import Log
 from agents.export import Export
+from agents.fanout import run_fanouts
 from agents.folder import DataFolder
 from agents.intake import Intake
 from agents.report_source import ReportSource, StoredReports
@@ -147,6 +148,7 @@ class Node:
         await self.server.start(self.settings.http)
         self._watch(partial(run_ticker, self.engine, self.users))
         self._watch(partial(run_scans, self.engine, self.users))
+        self._watch(partial(run_fanouts, self.engine, self.users))
         self._watch(self.export.run)
         self._watch(self.reports.run)
         self._watch(partial(run_retention, self.engine))

@@ -13,9 +13,10 @@ from streams import topics
 from streams.codec import pack
 from streams.effects import Effect, Refused, SegmentChange
 from streams.errors import BadState
-from streams.fold import AHEAD_MAX_MS, Fold, Totals
-from streams.mailbox import Letter, MergePart, Step, Switch, decode_letter
+from streams.fold import AHEAD_MAX_MS, Fold
+from streams.mailbox import FanStep, Letter, MergePart, Step, Switch, decode_letter
 from streams.outputs import to_outputs
+from streams.positions import Totals
 from streams.records import Output, Record
 from streams.sends import Send
 from tables.memory import rows_bytes
@@ -86,7 +87,8 @@ class Users:
         if state.position.version > self._workspaces.latest_version:  # its former owner knew a newer one
             await self._workspaces.load()
         self.states[partition] = state
-        self.folds[partition] = Fold(state, state.position, self._engine.settings.clock, self._workspaces.of)
+        place = (partition, settings.partitions)
+        self.folds[partition] = Fold(state, state.position, settings.clock, self._workspaces.of, place)
         self._counted[partition] = _counts(state.position.totals)
         await self.switch()
 
@@ -112,10 +114,12 @@ class Users:
 
     @property
     def is_building(self) -> bool:
-        """Whether a partition of this process has a scan open, or has not gone over to the newest workspace."""
+        """Whether a partition of this process has a scan or a fan-out that goes on, or knows of a newer workspace."""
         latest = self._workspaces.latest_version
         positions = [fold.position for fold in self.folds.values()]
-        return any(each.open_scan is not None or each.version < latest for each in positions)
+        if any(each.open_scan is not None or each.version < latest for each in positions):
+            return True
+        return any(fold.fanning.is_sending for fold in self.folds.values())
 
     def position(self, topic: str, partition: int) -> int:
         """The offset in the partition's own committed state."""
@@ -161,10 +165,10 @@ class Users:
             letter = decode_letter(record.value)
             if self._needs_workspace(letter):
                 return index
-            if isinstance(letter, Step) and index > at and fold.effects:
+            if isinstance(letter, (Step, FanStep)) and index > at and fold.effects:
                 return index
             now_ms = fold.time_of(letter, record.append_ms)
-            while fold.fire_next(now_ms) or (isinstance(letter, Step) and fold.build_next(letter, now_ms)):
+            while fold.fire_next(now_ms) or (isinstance(letter, (Step, FanStep)) and fold.step_next(letter, now_ms)):
                 if pace.spent or self._is_full(partition):
                     return index
             fold.position.next_offset = record.offset  # Kafka's offsets have holes, and a switch notes its own
@@ -188,7 +192,8 @@ class Users:
     async def _relieve(self, partition: int, coming: Record, *, was_begun: bool) -> None:
         """Commit what fills a batch, or comes before a step, load a workspace that is needed, and let others work."""
         letter = decode_letter(coming.value)
-        if self._is_full(partition) or (isinstance(letter, Step) and not was_begun and self.folds[partition].effects):
+        is_step = isinstance(letter, (Step, FanStep))
+        if self._is_full(partition) or (is_step and not was_begun and self.folds[partition].effects):
             await self._commit(partition)
         if self._needs_workspace(letter):
             await self._workspaces.load()

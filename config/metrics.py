@@ -102,4 +102,9 @@ LIMIT_HITS: Final = _counter("limit_hits_total", "Times a limit was reached.", "
 SCAN_USERS: Final = _counter("scan_users_total", "Rows that scans of new definitions were told to decide.")
 SCAN_STEPS: Final = _counter("scan_steps_total", "Steps of scans appended.")
 SCAN_USERS_LEFT: Final = _gauge("scan_users_left", "Rows that an open scan has not decided yet, about.", "partition")
+FANOUT_USERS: Final = _counter("fanout_users_total", "Rows that steps of scheduled campaigns were told to decide.")
+FANOUT_STEPS: Final = _counter("fanout_steps_total", "Steps of scheduled campaigns appended.")
+FANOUT_USERS_LEFT: Final = _gauge(
+    "fanout_users_left", "Rows that scheduled campaigns under way have not decided yet, about.", "partition"
+)
 BUILD_INFO: Final = _gauge("build_info", "Constant 1, with what runs.", "version", "python", "faust")

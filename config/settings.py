@@ -86,6 +86,10 @@ class Settings(BaseSettings):
     scan_users_per_s: Annotated[
         int, Field(ge=1, le=1_000_000, description="Rows per second and worker that new definitions are built over.")
     ] = 5_000
+    fanout_users_per_s: Annotated[
+        int,
+        Field(ge=0, le=1_000_000, description="Rows per second and worker that scheduled campaigns go over; 0: any."),
+    ] = 5_000
     canary_s: Annotated[
         float, Field(ge=0, le=3_600, description="How often each worker times a canary, event to message; 0: never.")
     ] = 0

@@ -43,13 +43,19 @@ def _read(path: Path) -> object:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a file whose references to references stand for more than it may hold."""
+    """Refuses a file whose references to references stand for more than it may hold; a time stays the text it is."""
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None and _weight(node, {}) > FILE_ITEMS_MAX:
             raise yaml.YAMLError(f"holds more than {FILE_ITEMS_MAX} items, counting what its aliases stand for")
         return node
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def _weight(node: yaml.Node, known: dict[int, int]) -> int:

@@ -15,6 +15,8 @@ from streams.segments.filter import Duration, Name
 TEMPLATE_CHARS_MAX: Final = 262_144
 
 DefinitionName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
+MessagesPerSecond = Annotated[int, Meta(ge=1, le=1_000_000)]
+MessagesPerMinute = Annotated[int, Meta(ge=1, le=60_000_000)]
 Template = Annotated[str, Meta(max_length=TEMPLATE_CHARS_MAX)]
 
 
@@ -48,6 +50,33 @@ class Trigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     event: Annotated[EventTrigger | None, Meta(description="The user does a custom event.")] = None
     purchase: Annotated[PurchaseTrigger | None, Meta(description="The user buys; {} for any purchase.")] = None
     attribute_changed: Annotated[Name | None, Meta(description="This attribute gets another value.")] = None
+
+
+class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """At most so many messages of the campaign in any second, or any minute, over all partitions and workers."""
+
+    per_second: Annotated[MessagesPerSecond | None, Meta(description="Messages in any second.")] = None
+    per_minute: Annotated[MessagesPerMinute | None, Meta(description="Messages in any minute.")] = None
+
+
+class BestTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The time of day at which each user is there most, by sessions and opens; times as "10:00", in quotes."""
+
+    fallback: Annotated[str, Meta(description="For users of whom too little is known.")]
+    from_: str = msgspec.field(name="from", default="00:00")
+    to: Annotated[str, Meta(description="Only times before this one.")] = "24:00"
+
+
+class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """When the campaign goes to everyone in its audience: once (`at`) or again and again (`rrule` from `start`)."""
+
+    at: Annotated[str | None, Meta(description="A time; without an offset as the clocks of time_zone show it.")] = None
+    rrule: Annotated[str | None, Meta(description="A recurrence rule (RFC 5545), as FREQ=WEEKLY;BYDAY=MO.")] = None
+    start: Annotated[str | None, Meta(description="What rrule counts from, as the clocks of time_zone show it.")] = None
+    time_zone: Annotated[str, Meta(description="The zone of these times, and of users without one.")] = "UTC"
+    local_time: Annotated[bool, Meta(description="The times are what each user's own clocks show.")] = False
+    best_time: Annotated[BestTime | None, Meta(description="On that day, at each user's own best time.")] = None
+    rate: Annotated[Rate | None, Meta(description="How fast it may be sent.")] = None
 
 
 class EmailMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,18 +130,19 @@ class VariantDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class CampaignDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One message, or several to compare, triggered by what a user does or becomes; the name is the id."""
+    """One message, or several to compare, triggered by what a user does or becomes, or sent on a schedule."""
 
     name: Annotated[DefinitionName, Meta(description="The id of the campaign.")]
-    trigger: Annotated[Trigger, Meta(description="What starts it; exactly one of the keys.")]
     channel: Annotated[Literal["email", "webhook", "log"], Meta(description="How the message leaves.")]
+    trigger: Annotated[Trigger | None, Meta(description="What starts it; exactly one of the keys.")] = None
+    schedule: Annotated[Schedule | None, Meta(description="When it is sent, in the place of a trigger.")] = None
     message: Annotated[
         dict[str, Any] | None,
         Meta(description="Its keys are those of the channel. Give this or variants."),
     ] = None
     audience: Annotated[
         dict[str, JSONValue] | None,
-        Meta(description="Only users for whom this filter tree holds, before the event that triggers."),
+        Meta(description="Only users for whom this filter tree holds, before the event that triggers, or then."),
     ] = None
     delay: Annotated[Duration, Meta(description="How long after the event, at most 365d.")] = "0s"
     re_eligible_after: Annotated[
@@ -145,10 +175,12 @@ class Definitions(msgspec.Struct, frozen=True):
     segments: list[SegmentDefinition]
     campaigns: list[CampaignDefinition]
     paused: list[str] = []
+    cancelled: dict[str, list[str]] = {}
+    """Campaigns that were cancelled, with the digests of the schedules that are over by it, oldest first."""
 
     @property
     def digest(self) -> str:
-        """What stands for its segments and campaigns; pausing does not change it."""
+        """What stands for its segments and campaigns; pausing and cancelling do not change it."""
         return blake2b(to_json([self.segments, self.campaigns]), digest_size=16).hexdigest()
 
 

@@ -63,9 +63,17 @@ def _refine(defs: Schema) -> None:
         }
         for name, message in MESSAGES.items()
     ]
-    campaign["oneOf"] = [{"required": ["message"]}, {"required": ["variants"]}]
+    campaign["allOf"] += [
+        {"oneOf": [{"required": ["message"]}, {"required": ["variants"]}]},
+        {"oneOf": [{"required": ["trigger"]}, {"required": ["schedule"]}]},
+    ]
     campaign["properties"]["variants"] |= {"minItems": 1}
     defs["Trigger"] |= {"minProperties": 1, "maxProperties": 1}
+    defs["Schedule"] |= {
+        "oneOf": [{"required": ["at"]}, {"required": ["rrule"]}],
+        "dependentRequired": {"rrule": ["start"], "start": ["rrule"]},
+    }
+    defs["Rate"] |= {"minProperties": 1}
     defs["Condition"] |= {"minProperties": 1, "maxProperties": 1}
     defs["EmailMessage"]["anyOf"] = [{"required": [part], "properties": {part: _TEXT}} for part in ("text", "html")]
     for each in defs.values():

@@ -4,16 +4,17 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Final, Literal, Protocol
 
-import msgspec
-
 from streams import canary, identity, users
 from streams.builds import Build, difference
 from streams.effects import CurrentsRecord, Effect, Post, Refused, SegmentChange
 from streams.errors import BadInput, BadState
 from streams.events import Attributes, CustomEvent, Event, Purchase
+from streams.fanning import Fanning
+from streams.fanouts import FanOut
 from streams.mailbox import (
     Cause,
     Consent,
+    FanStep,
     Forward,
     Happening,
     Identify,
@@ -25,6 +26,7 @@ from streams.mailbox import (
     Switch,
     Tick,
 )
+from streams.positions import Position, Totals
 from streams.profiles.row import Merged, User, new_user
 from streams.relations import Relations
 from streams.scans import Scan, Turn, bring_up
@@ -32,47 +34,6 @@ from streams.sends import Send
 from streams.workspace import Workspace
 
 ClockMode = Literal["wall", "stream"]
-
-
-class Totals(msgspec.Struct):
-    """What has happened in a partition since its state began."""
-
-    users: int = 0
-    purchases: int = 0
-    custom_events: int = 0
-    attributes: int = 0
-    sessions: int = 0
-    duplicates: int = 0
-    refused: int = 0
-    revenue: dict[str, Decimal] = {}
-    entered: dict[str, int] = {}
-    left: dict[str, int] = {}
-    sends: dict[str, int] = {}
-    timers: int = 0
-    merged: int = 0
-    forwarded: int = 0
-    merge_values_left_out: int = 0
-
-
-class Position(msgspec.Struct):
-    """Where a partition's fold stands: everything but rows and timers that the next letter depends on.
-
-    `built` is the newest version that rows have to be decided by; while `scan` is open, rows of a lower one
-    are not yet.
-    """
-
-    next_offset: int = 0
-    clock_ms: int = 0
-    version: int = -1
-    causes: dict[str, list[int]] = {}
-    totals: Totals = msgspec.field(default_factory=Totals)
-    built: int = -1
-    scan: Scan | None = None
-
-    @property
-    def open_scan(self) -> Scan | None:
-        """The scan that has not ended, if there is one."""
-        return self.scan if self.scan is not None and self.scan.ended_ms is None else None
 
 
 class Rows(Protocol):
@@ -100,9 +61,22 @@ class Fold:
     """Applies letters to one partition. After an exception, drop it and start from the store."""
 
     def __init__(
-        self, rows: Rows, position: Position, clock: ClockMode, workspace_of: Callable[[int], Workspace]
+        self,
+        rows: Rows,
+        position: Position,
+        clock: ClockMode,
+        workspace_of: Callable[[int], Workspace],
+        place: tuple[int, int] = (0, 1),
     ) -> None:
-        """Continue at `position`; `workspace_of` gives the compiled workspace of a version."""
+        """Continue at `position`.
+
+        Args:
+            rows: of the partition.
+            position: where it stands.
+            clock: what moves its time.
+            workspace_of: the compiled workspace of a version.
+            place: the partition's number, and how many there are, by which partitions share a campaign's rate.
+        """
         self.rows = rows
         self.position = position
         self.effects: list[Effect] = []
@@ -111,6 +85,7 @@ class Fold:
         self._workspace = workspace_of(position.version)
         self._builds: dict[int, Build] = {}
         self._relations = Relations(self, self._row, self._keep, self._deliver)
+        self.fanning = Fanning(position, workspace_of, passes_over=clock == "wall", place=place)
 
     @property
     def workspace(self) -> Workspace:
@@ -137,11 +112,15 @@ class Fold:
     def fire_next(self, until_ms: int) -> bool:
         """Fire the earliest timer due at or before `until_ms` at its own due time; False if there is none.
 
-        A timer armed in the past fires at the clock.
+        A timer armed in the past fires at the clock. A scheduled campaign comes round behind the timers of its moment.
         """
-        due = self.rows.next_due(until_ms)
+        planned_ms = self.fanning.next_ms
+        due = self.rows.next_due(min(planned_ms, until_ms))
         if due is None:
-            return False
+            if planned_ms > until_ms:
+                return False
+            self.fanning.occur(until_ms)
+            return True
         due_ms, user_key = due
         user = self.rows.get(user_key)
         if user is None or user.timer_ms != due_ms:
@@ -151,6 +130,8 @@ class Fold:
         if self._is_behind(user):
             self._bring_up(user_key, user, due_ms)
             return True
+        if user.fanned != position.fanned:
+            self.fanning.touch(user, user_key)
         user.built = position.built
         position.totals.timers += 1
         effects = users.decide_timer(user, user_key, max(position.clock_ms, user.now_ms), self._workspace)
@@ -171,8 +152,8 @@ class Fold:
                 self._happen(key.decode(), value, letter, now_ms)
         elif isinstance(letter, Outcome):
             self._outcome(key.decode(), value, letter)
-        elif isinstance(letter, Step):
-            while self.build_next(letter, now_ms):
+        elif isinstance(letter, (Step, FanStep)):
+            while self.step_next(letter, now_ms):
                 pass
         elif isinstance(letter, Switch) and letter.version > position.version:
             self._switch(letter.version)
@@ -195,6 +176,7 @@ class Fold:
             position.scan = Scan(version, position.next_offset - 1, position.clock_ms, [*turns, turn])
         elif scan is not None:
             turns.append(turn)
+        self.fanning.switch()
 
     def _build_of(self, turn: Turn) -> Build:
         build = self._builds.get(turn.version)
@@ -203,8 +185,12 @@ class Fold:
             self._builds[turn.version] = build
         return build
 
+    def step_next(self, step: Step | FanStep, now_ms: int) -> bool:
+        """Decide the next few rows of a step; False when it is done, or says nothing to what is open."""
+        return self.build_next(step, now_ms) if isinstance(step, Step) else self.fan_next(step, now_ms)
+
     def build_next(self, step: Step, now_ms: int) -> bool:
-        """Decide the next few rows of a step; False when the step is done, or says nothing to the scan."""
+        """Decide the next few rows of a scan's step; False when the step is done, or says nothing to the scan."""
         position = self.position
         scan = position.open_scan
         if scan is None or step.version != scan.version or step.after > scan.cursor:
@@ -225,6 +211,62 @@ class Fold:
             self._builds.clear()
         return False
 
+    def fan_next(self, step: FanStep, now_ms: int) -> bool:
+        """Decide the next few rows of a fan-out's step; False when the step is done, or may not go on now."""
+        position, fanning = self.position, self.fanning
+        fanout = fanning.ready(step.number)
+        if fanout is None or step.after > fanout.cursor:
+            return False
+        position.clock_ms = now_ms
+        slots = fanning.slots(fanout, now_ms)
+        left = len(slots)
+        if not left:
+            return False
+        stretch = self.rows.stretch(fanout.cursor, step.to, PIECE_ROWS)
+        decided = 0
+        for user_key, user in stretch:
+            if not left:
+                break
+            decided += 1
+            if self._fan(fanout, user_key, user, now_ms):
+                left -= 1
+        fanout.slot = slots.start + len(slots) - left
+        fanout.rows += decided
+        fanout.entered += len(slots) - left
+        if decided:
+            fanout.cursor = stretch[decided - 1][0]
+        if decided < len(stretch):
+            return False
+        if len(stretch) == PIECE_ROWS:
+            return left > 0
+        if step.to is not None:
+            fanout.cursor = max(fanout.cursor, step.to)
+        else:
+            fanning.end(fanout, "done")
+        return False
+
+    def _fan(self, fanout: FanOut, user_key: str, user: User, now_ms: int) -> bool:
+        """Decide a row for a fan-out; True where the user gets the message, or waits for it from now on."""
+        fanning = self.fanning
+        if isinstance(user.links, Merged):
+            return False
+        if self._is_behind(user) and self._bring_up(user_key, user, now_ms):
+            found = self.rows.get(user_key)
+            assert found is not None
+            user = found
+        is_new = user.fanned < fanout.number and fanning.holds(user, fanout, fanning.campaign_of(fanout))
+        if not is_new and fanout.number not in user.chosen:
+            return False
+        old_timer_ms = user.timer_ms
+        fanning.touch(user, user_key)
+        user.chosen.remove(fanout.number)
+        user.built = self.position.built
+        now_ms = max(now_ms, user.now_ms)
+        campaign = self._workspace.campaigns[fanout.campaign]
+        effects = users.decide_planned(user, user_key, campaign, fanout.occurrence, now_ms, self._workspace)
+        self._keep(user_key, user, old_timer_ms, effects or [])
+        return effects is not None
+
     def _is_behind(self, user: User) -> bool:
         """Whether the scan that is open has not decided the row; nothing is left to decide of a merged user."""
         position = self.position
@@ -235,8 +277,10 @@ class Fold:
         scan = self.position.scan
         assert scan is not None
         old_timer_ms = user.timer_ms
-        raised = bring_up(user, user_key, scan.turns, until_ms, self._build_of)
+        fanouts = self.fanning.pending(user, user_key)
+        raised = bring_up(user, user_key, scan.turns, until_ms, self._build_of, fanouts, self.fanning.choose)
         if raised.changed:
+            user.fanned = self.position.fanned
             self.position.totals.timers += raised.timers
             self._keep(user_key, user, old_timer_ms, raised.effects)
         return raised.changed
@@ -245,11 +289,13 @@ class Fold:
         """The row of a user about whom there is a letter, decided by the newest definitions; it must be put."""
         position = self.position
         user = self.rows.get(user_key)
-        if user is not None and user.built != position.built:
+        if user is not None and (user.built != position.built or user.fanned != position.fanned):
             if self._is_behind(user) and self._bring_up(user_key, user, position.clock_ms):
                 user = self.rows.get(user_key)
                 assert user is not None
             user.built = position.built
+            if user.fanned != position.fanned:
+                self.fanning.touch(user, user_key)
         return user
 
     def _is_above(self, cause: Cause) -> bool:
@@ -268,7 +314,7 @@ class Fold:
         user = self._row(user_key)
         is_new = user is None
         if user is None:
-            user = new_user(now_ms, self.position.built)
+            user = new_user(now_ms, self.position.built, self.position.fanned)
         elif user.links is not None and self._send_on(user_key, user, letter, value):
             return
         old_timer_ms = user.timer_ms

@@ -70,6 +70,17 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
     to: str | None
 
 
+class FanStep(msgspec.Struct, frozen=True, array_like=True, tag="fan"):
+    """The fan-out of a number decides the users in (`after`, `to`]; None: to the last.
+
+    It counts only where the fan-out has come as far as `after`, so a step that comes twice changes nothing.
+    """
+
+    number: int
+    after: str
+    to: str | None
+
+
 class Probe(msgspec.Struct, frozen=True, array_like=True, tag="probe"):
     """A canary passes: the `number`-th of the process that calls itself `sender`. It changes nothing."""
 
@@ -116,7 +127,9 @@ class Consent(msgspec.Struct, frozen=True, array_like=True, tag="consent", gc=Fa
     values: dict[str, JSONScalar]
 
 
-Letter: TypeAlias = Happening | Outcome | Tick | Switch | Step | Probe | Identify | MergePart | Forward | Consent
+Letter: TypeAlias = (
+    Happening | Outcome | Tick | Switch | Step | Probe | FanStep | Identify | MergePart | Forward | Consent
+)
 
 _decoder: Final = msgspec.msgpack.Decoder(Letter)
 

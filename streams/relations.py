@@ -53,7 +53,8 @@ class Relations:
 
     def _row_or_new(self, user_key: str, now_ms: int) -> tuple[User, bool]:
         user = self._row(user_key)
-        return (new_user(now_ms, self._fold.position.built), True) if user is None else (user, False)
+        position = self._fold.position
+        return (new_user(now_ms, position.built, position.fanned), True) if user is None else (user, False)
 
     def _merge(self, user_key: str, letter: MergePart, now_ms: int) -> None:
         user, is_new = self._row_or_new(user_key, now_ms)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from streams.builds import Build
+from streams.fanouts import FanOut
 from streams.profiles.row import User
 from streams.users import Effects, decide_build, decide_timer
 
@@ -47,9 +48,15 @@ class Raised(msgspec.Struct):
 
 
 def bring_up(
-    user: User, user_key: str, turns: Sequence[Turn], until_ms: int, build_of: Callable[[Turn], Build]
+    user: User,
+    user_key: str,
+    turns: Sequence[Turn],
+    until_ms: int,
+    build_of: Callable[[Turn], Build],
+    fanouts: Sequence[FanOut],
+    choose: Callable[[User, FanOut], bool],
 ) -> Raised:
-    """Take the row through the switches that it has not seen, and fire its timers, each at its own time.
+    """Take the row through the switches and fan-outs that it has not seen, and fire its timers, each at its own time.
 
     Timers that came due between two switches are decided by the workspace in force then, those after the
     last by the newest, up to `until_ms`. On a row that a scan has passed without a change this changes
@@ -58,7 +65,12 @@ def bring_up(
     raised = Raised([], 0, changed=False)
     before, built = user.built, user.built
     build: Build | None = None
-    for turn in turns:
+    for turn in _in_order(turns, fanouts):
+        if isinstance(turn, FanOut):
+            if build is not None:
+                _fire(raised, user, user_key, turn.occurrence.at_ms, build, built)
+            raised.changed |= choose(user, turn)
+            continue
         if turn.version <= before:
             continue
         if build is not None:
@@ -74,6 +86,14 @@ def bring_up(
     if build is not None:
         _fire(raised, user, user_key, until_ms, build, built)
     return raised
+
+
+def _in_order(turns: Sequence[Turn], fanouts: Sequence[FanOut]) -> Sequence[Turn | FanOut]:
+    """Both by time; a fan-out opens before any letter of its moment, a switch among them."""
+    if not fanouts:
+        return turns
+    both: list[Turn | FanOut] = [*fanouts, *turns]
+    return sorted(both, key=lambda each: each.occurrence.at_ms if isinstance(each, FanOut) else each.at_ms)
 
 
 def _fire(raised: Raised, user: User, user_key: str, until_ms: int, build: Build, built: int) -> None:

@@ -1,10 +1,12 @@
 """A send: one message to one user, decided, not yet rendered."""
 
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from streams.events import JSONScalar, Properties
+
+Lane: TypeAlias = Literal["transactional", "bulk"]
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
@@ -25,6 +27,7 @@ class Send(msgspec.Struct, frozen=True, gc=False):
     custom: dict[str, JSONScalar]
     event_properties: Properties
     variant: str = ""
+    lane: Lane = "transactional"
 
 
 decode_send: Final = msgspec.json.Decoder(Send).decode

@@ -11,6 +11,8 @@ from streams import currents
 from streams.builds import Build
 from streams.campaigns.enter import enter, forget_old, record_outcome, release, started
 from streams.campaigns.merge import merge_history
+from streams.campaigns.planned import enter_planned, release_planned
+from streams.campaigns.schedule import Occurrence
 from streams.campaigns.trigger import Campaign
 from streams.effects import CurrentsRecord, Effect, SegmentChange
 from streams.errors import BadInput
@@ -112,6 +114,8 @@ def decide_timer(user: User, user_key: str, now_ms: int, workspace: Workspace) -
     effects = release(user, user_key, workspace, now_ms)
     timed = timed_of(user, workspace)
     effects += _cross(user, user_key, workspace, timed, now_ms)
+    if user.waiting:
+        effects += release_planned(user, user_key, workspace, now_ms)
     _arm(user, workspace, timed, now_ms)
     return effects
 
@@ -162,6 +166,20 @@ def decide_new(user: User, user_key: str, now_ms: int, workspace: Workspace) -> 
     ordinals = asked_of_new(workspace, ())
     effects = _cross(user, user_key, workspace, ordinals, now_ms)
     _arm(user, workspace, ordinals, now_ms)
+    return effects
+
+
+def decide_planned(
+    user: User, user_key: str, campaign: Campaign, occurrence: Occurrence, now_ms: int, workspace: Workspace
+) -> Effects | None:
+    """A scheduled campaign has come to a user of its audience: send, or wait for the user's own time.
+
+    Returns:
+        What follows; None where the user's own time is past, or the user does not consent to the channel.
+    """
+    user.now_ms = now_ms
+    effects = enter_planned(user, user_key, campaign, workspace, now_ms, occurrence)
+    _arm(user, workspace, (), now_ms)
     return effects
 
 

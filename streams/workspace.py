@@ -41,7 +41,8 @@ class Workspace(msgspec.Struct, frozen=True):
     `tests` and `changes_at` are the segments as decisions ask them, by ordinal. `timed` holds the ordinals
     of the segments that time alone can change, `timed_by` the same by the changes that they read. `first` holds
     those that a user enters of whom nothing is known, and all that refer to them. `signals` maps what happens
-    to the campaigns it starts, in order of name, without paused ones.
+    to the campaigns it starts, in order of name, without paused ones. `scheduled` are the campaigns with a
+    plan that nobody has cancelled, in order of name, paused ones among them; `cancelled` are digests of plans.
     """
 
     version: int
@@ -57,10 +58,17 @@ class Workspace(msgspec.Struct, frozen=True):
     campaigns: Mapping[str, Campaign]
     signals: Mapping[str, tuple[Campaign, ...]]
     paused: frozenset[str]
+    scheduled: Mapping[str, Campaign] = {}
+    cancelled: Mapping[str, Sequence[str]] = {}
 
     def is_paused(self, campaign: str) -> bool:
         """Whether the campaign, or all of them, are paused."""
         return campaign in self.paused or ALL_CAMPAIGNS in self.paused
+
+    def is_cancelled(self, campaign: str) -> bool:
+        """Whether the campaign has a schedule, and that is cancelled."""
+        found = self.campaigns.get(campaign)
+        return found is not None and found.plan is not None and campaign not in self.scheduled
 
 
 def compile_workspace(definitions: Definitions, version: int) -> Workspace:
@@ -92,8 +100,14 @@ def compile_workspace(definitions: Definitions, version: int) -> Workspace:
         _entered_first(tests),
         index_series(series for predicate in predicates for series in predicate.series),
         campaigns,
-        _index((campaign.signal, campaign) for campaign in live),
+        _index((campaign.signal, campaign) for campaign in live if campaign.plan is None),
         paused,
+        {
+            name: campaign
+            for name, campaign in campaigns.items()
+            if campaign.plan is not None and campaign.plan.digest not in definitions.cancelled.get(name, ())
+        },
+        definitions.cancelled,
     )
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from streams.codec import pack
 from streams.events import JSONScalar
-from streams.fold import Position
+from streams.positions import Position
 from streams.profiles.row import User, decode_attributes, decode_row, encode_row
 from tables.due import DueIndex
 from tables.recent import BYTES_MAX, RecentRows

@@ -13,9 +13,10 @@ import msgspec
 from streams.codec import pack, partition_of, to_json
 from streams.definitions import Definitions, read_definitions
 from streams.effects import CurrentsRecord, Effect, Post, SegmentChange
-from streams.fold import ClockMode, Fold, Position
+from streams.fold import ClockMode, Fold
 from streams.intake import route
 from streams.mailbox import Letter, Outcome, OutcomeKind, Switch, Tick, decode_letter
+from streams.positions import Position
 from streams.profiles.row import User, decode_row, encode_row
 from streams.records import Output, Record
 from streams.sends import Send
@@ -60,7 +61,10 @@ class Driver:
         self.mailboxes: list[list[Record]] = [[] for _ in range(partitions)]
         self.effects: list[Effect] = []
         self.dead_letters: list[Output] = []
-        self.folds = [Fold(rows, Position(), clock, self.workspaces.__getitem__) for rows in self.rows]
+        self.folds = [
+            Fold(rows, Position(), clock, self.workspaces.__getitem__, (at, partitions))
+            for at, rows in enumerate(self.rows)
+        ]
         self._offset = 0
         self.switch(read_definitions(files))
 

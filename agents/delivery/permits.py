@@ -14,11 +14,13 @@ class Permits:
         self._workspaces = workspaces
 
     def refusal(self, partition: int, campaign: str, channel: str, user: str) -> str:
-        """Why a dispatch may not go: its campaign is paused, or consent is missing or unreadable; else nothing."""
+        """Why a dispatch may not go: its campaign is paused or cancelled, or consent is not to be had; else nothing."""
         if channel == canary.CHANNEL:
             return ""
         if self._workspaces.latest.is_paused(campaign):
             return "campaign_paused"
+        if self._workspaces.latest.is_cancelled(campaign):
+            return "campaign_cancelled"
         attributes = self._users.attributes(partition, user)
         if attributes is None:
             return "consent_unreadable"

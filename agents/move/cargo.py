@@ -15,7 +15,8 @@ from agents.delivery.agent import NAME as DELIVERY
 from streams import topics
 from streams.codec import partition_of
 from streams.errors import BadState
-from streams.fold import Position, Totals
+from streams.fanouts import Planned
+from streams.positions import Position, Totals
 from streams.records import Output, Place, Record
 from tables.changelog import Changelog
 from tables.cursors import Cursors, read_cursors, stage_cursors
@@ -182,12 +183,18 @@ class Cargo:
         """
         if any(each.open_scan is not None for each in merged) or len({each.version for each in merged}) > 1:
             raise BadState("partitions are at different versions of the workspace; the folder is not drained")
+        is_same = self._old == self._new
+        if not is_same and any(each.fanouts for each in merged):
+            raise BadState("a campaign is paused amid a fan-out, which belongs to its partitions: resume or cancel it")
         totals = [each.totals for at, each in enumerate(every) if at % self._new == target]
         return Position(
             clock_ms=max(each.clock_ms for each in merged),
             version=merged[0].version,
             built=max(each.built for each in merged),
             totals=_sum(totals, self.users[target]),
+            fanned=max(each.fanned for each in merged),
+            fanouts=merged[0].fanouts if is_same else [],
+            plans=merged[0].plans if is_same else _plans(merged),
         )
 
     def _cursors(self, own: list[Cursors], target: int, shift: int) -> Cursors:
@@ -205,6 +212,16 @@ class Cargo:
         for key, value, _ in Changelog(self._scratch, partition).rows(batch.changes):
             if value is not None:  # nothing was there to be deleted
                 yield Output(CHANGELOG, partition, key or b"", value)
+
+
+def _plans(merged: list[Position]) -> dict[str, Planned]:
+    """Where each campaign's plan stands in the partition that is furthest; nothing of it is under way."""
+    plans: dict[str, Planned] = {}
+    for each in merged:
+        for name, planned in each.plans.items():
+            if name not in plans or planned.local_ms > plans[name].local_ms:
+                plans[name] = msgspec.structs.replace(planned, last=None)
+    return plans
 
 
 def _sum(parts: list[Totals], users: int) -> Totals:

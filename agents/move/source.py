@@ -2,12 +2,13 @@
 
 import asyncio
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agents.delivery.agent import Delivery
 from agents.delivery.providers import providers_of
 from agents.engine.agent import Agent
 from agents.export import Export
+from agents.fanout import run_fanouts
 from agents.folder import DataFolder
 from agents.intake import Intake
 from agents.node import META_PARTITIONS, Node
@@ -39,6 +40,7 @@ class Source:
                 "partitions": partitions_of(settings.data),
                 "http": "",
                 "scan_users_per_s": SCAN_USERS_PER_S,
+                "fanout_users_per_s": 0,
             }
         )
         self._node = Node(self.settings, clock)
@@ -66,7 +68,7 @@ class Source:
         await self._node.engine.transport.sync()
 
     async def drain(self) -> None:
-        """Read every event and every letter, end every scan, write every export file; attempt nothing.
+        """Read every event and every letter, end every scan and fan-out, write every export file; attempt nothing.
 
         What was being attempted when the node stopped is settled by its provider's own rule, as at a start.
         """
@@ -84,7 +86,7 @@ class Source:
         node.workspaces.on_change = users.switch
         await node.engine.start()
         await node.engine.ready()
-        scans = asyncio.create_task(run_scans(node.engine, users))
+        scans = asyncio.gather(run_scans(node.engine, users), run_fanouts(node.engine, users))
         try:
             await self._until_read(users, scans)
             if export is not None:
@@ -94,7 +96,7 @@ class Source:
             await asyncio.gather(scans, return_exceptions=True)
             await node.engine.stop()
 
-    async def _until_read(self, users: Users, scans: "asyncio.Task[None]") -> None:
+    async def _until_read(self, users: Users, scans: "asyncio.Future[Any]") -> None:
         engine = self._node.engine
         quiet = 0
         while quiet < QUIET_LOOKS:

@@ -38,6 +38,12 @@ def arguments_parser(description: str) -> argparse.ArgumentParser:
     campaign, every = _word("campaign", "its name", nargs="?"), _flag("--all", "every campaign")
     add("pause", "pause a campaign: it sends nothing until it is resumed", campaign, every)
     add("resume", "resume a campaign", campaign, every)
+    campaigns = _adder(
+        add("campaigns", "each campaign: scheduled, sending, paused, done, when next, and how far"),
+        "campaigns ",
+        required=False,
+    )
+    campaigns("cancel", "end a scheduled campaign: what is not decided yet is not sent", _word("campaign", "its name"))
     _add_sends(add("sends", "dispatches per campaign and state; `sends list` shows them one by one"))
     _add_dead_letters(add("dead-letters", "records that were refused"))
     check = _adder(add("config", "the settings"), "config ")

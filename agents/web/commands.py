@@ -10,6 +10,7 @@ import msgspec
 
 from agents.backup import back_up
 from agents.campaigns import Campaigns
+from agents.definitions import refuse_past
 from agents.delivery.held import change_held_offline
 from agents.status.families import families_of
 from agents.web.dead_letters import DeadLetters
@@ -46,6 +47,10 @@ class _BackupArgs(msgspec.Struct, forbid_unknown_fields=True):
 class _PauseArgs(msgspec.Struct, forbid_unknown_fields=True):
     campaign: str
     paused: bool
+
+
+class _CancelArgs(msgspec.Struct, forbid_unknown_fields=True):
+    campaign: str
 
 
 def _args_of(method: Callable[..., Any]) -> type[msgspec.Struct]:
@@ -91,6 +96,8 @@ def _apply(node: "Node") -> JSONValue:
     async def run(args: dict[str, Any]) -> dict[str, Any]:
         definitions = msgspec.convert(args, _ApplyArgs).definitions
         workspaces = node.workspaces
+        if node.settings.clock == "wall":
+            refuse_past(definitions, workspaces.latest, node.engine.clock.now_ms())
         changes = workspaces.changes(definitions)
         applied = await workspaces.apply(definitions)
         return {
@@ -113,6 +120,14 @@ def _pause(node: "Node") -> JSONValue:
     return run
 
 
+def _cancel(node: "Node") -> JSONValue:
+    async def run(args: dict[str, Any]) -> dict[str, Any]:
+        campaign = msgspec.convert(args, _CancelArgs).campaign
+        return {"cancelled": campaign, "version": await node.workspaces.cancel(campaign)}
+
+    return run
+
+
 def _backup(node: "Node") -> JSONValue:
     async def run(args: dict[str, Any]) -> dict[str, Any]:
         folder = Path(msgspec.convert(args, _BackupArgs).folder)
@@ -128,7 +143,7 @@ def _partitions(node: "Node") -> JSONValue:
     return run
 
 
-READERS: Final = ("user", "segments", "explain", "sends", "dispatches", "lag", "tail", "totals", "scans")
+READERS: Final = ("user", "segments", "explain", "sends", "dispatches", "lag", "tail", "totals", "scans", "campaigns")
 
 
 def _progress(node: "Node") -> JSONValue:
@@ -207,6 +222,7 @@ COMMANDS: Final = {
     "flush": _flush,
     "reload": _reload,
     "pause": _pause,
+    "cancel": _cancel,
     "backup": _backup,
     "release": _held("release", "pending"),
     "discard": _held("discard", "aborted"),

@@ -9,6 +9,7 @@ import msgspec
 from agents.definitions import Workspaces
 from agents.engine.engine import Engine
 from agents.intake import NAME as INTAKE
+from agents.web.campaigns import campaign_rows
 from streams import canary, ids, topics
 from streams.builds import affected_segments, difference
 from streams.codec import partition_of
@@ -209,6 +210,15 @@ class Queries:
                         continue
                     row[state] = row.get(state, 0) + count
         return answer
+
+    def campaigns(self) -> list[Answer]:
+        """Per campaign: whether it is scheduled, under way or done, when it comes round next, and how far it is."""
+        sent: dict[str, int] = {}
+        for partition in self._partitions:
+            for name, states in Dispatches(self._store, partition).counts.items():
+                sent[name] = sent.get(name, 0) + states.get("sent", 0)
+        positions = (self._users.position(partition) for partition in self._partitions)
+        return campaign_rows(self._workspaces.latest, positions, sent, self._engine.clock.now_ms())
 
     async def dispatches(self, *, state: str = "", limit: int = LIST_MAX) -> list[Answer]:
         """Single dispatches, open ones first, without their content; others work while many are looked through."""

@@ -49,7 +49,7 @@ def enter(
     if campaign.delay_ms and due_ms > now_ms:
         user.waiting.append(Waiting(due_ms, campaign.name, entry, read))
         return []
-    return [_send(user, user_key, campaign, workspace, now_ms, entry, read)]
+    return [send_of(user, user_key, campaign, workspace, now_ms, entry, read)]
 
 
 def release(user: User, user_key: str, workspace: Workspace, now_ms: int) -> list[Effect]:
@@ -61,10 +61,10 @@ def release(user: User, user_key: str, workspace: Workspace, now_ms: int) -> lis
     if not user.waiting:
         return []
     due = sorted(
-        (waiting for waiting in user.waiting if waiting.due_ms <= now_ms),
+        (waiting for waiting in user.waiting if waiting.entry and waiting.due_ms <= now_ms),
         key=lambda waiting: (waiting.due_ms, waiting.campaign, waiting.entry),
     )
-    user.waiting = [waiting for waiting in user.waiting if waiting.due_ms > now_ms]
+    user.waiting = [waiting for waiting in user.waiting if waiting.due_ms > now_ms or not waiting.entry]
     effects: list[Effect] = []
     for waiting in due:
         campaign = workspace.campaigns.get(waiting.campaign)
@@ -72,11 +72,11 @@ def release(user: User, user_key: str, workspace: Workspace, now_ms: int) -> lis
             continue
         if may_receive(campaign.channel, user.attributes):
             properties = waiting.event_properties
-            effects.append(_send(user, user_key, campaign, workspace, now_ms, waiting.entry, properties))
+            effects.append(send_of(user, user_key, campaign, workspace, now_ms, waiting.entry, properties))
     return effects
 
 
-def _send(
+def send_of(
     user: User,
     user_key: str,
     campaign: Campaign,
@@ -85,9 +85,10 @@ def _send(
     entry: int,
     properties: Properties,
 ) -> Effect:
-    """The send, or for a user of the control group the record that there is none.
+    """The send of the user's n-th entry, or for a user of the control group the record that there is none.
 
-    The variant was chosen at the entry; where its definition is gone since, it is chosen anew.
+    The variant was chosen at the entry; where its definition is gone since, it is chosen anew. The row waits for a
+    send's outcome.
     """
     dispatch = ids.dispatch_id(campaign.name, user_key, user.incarnation, entry)
     history = user.campaigns[campaign.name]
@@ -108,6 +109,7 @@ def _send(
         {name: attributes[name] for name in campaign.reads.custom if name in attributes},
         properties,
         variant,
+        "transactional" if campaign.plan is None else "bulk",
     )
 
 

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from streams.campaigns.schedule import Plan, compile_schedule
 from streams.campaigns.template_fields import TemplateFields, fields_read
 from streams.campaigns.variants import Variant, compile_variants, read_message
 from streams.definitions import CampaignDefinition, Message, Trigger
@@ -23,8 +24,9 @@ class Campaign(msgspec.Struct, frozen=True):
     """A campaign ready to be decided.
 
     `signal` is what starts it: `event:<name>`, `purchases`, `product:<id>`, `attribute:<path>`,
-    `entered:<segment>` or `left:<segment>`. `audience` is None for everyone. `messages` are by variant, with an
-    empty name where there is one message; `reads` is what any of them reads. `control` is in percent.
+    `entered:<segment>` or `left:<segment>`; empty where `plan` says when. `audience` is None for everyone. `messages`
+    are by variant, with an empty name where there is one message; `reads` is what any of them reads. `control` is in
+    percent.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Campaign(msgspec.Struct, frozen=True):
     reads: TemplateFields
     variants: tuple[Variant, ...] = ()
     control: int = 0
+    plan: Plan | None = None
 
 
 def compile_campaign(definition: CampaignDefinition) -> Campaign:
@@ -51,7 +54,7 @@ def compile_campaign(definition: CampaignDefinition) -> Campaign:
     delay_ms = parse_duration(definition.delay)
     if delay_ms > DELAY_MAX_MS:
         raise BadDefinition(f"delay: {definition.delay} is more than 365d")
-    signal, where = _signal(definition.trigger)
+    signal, where, plan = _start(definition)
     after = definition.re_eligible_after
     return Campaign(
         definition.name,
@@ -65,7 +68,20 @@ def compile_campaign(definition: CampaignDefinition) -> Campaign:
         _fields(messages.values()),
         variants,
         definition.control,
+        plan,
     )
+
+
+def _start(definition: CampaignDefinition) -> tuple[str, dict[str, object] | None, Plan | None]:
+    """What starts it: a signal with conditions, or a plan."""
+    trigger, schedule = definition.trigger, definition.schedule
+    if trigger is not None and schedule is None:
+        return *_signal(trigger), None
+    if schedule is None or trigger is not None:
+        raise BadDefinition("give exactly one of trigger, schedule")
+    if parse_duration(definition.delay):
+        raise BadDefinition("delay: goes with a trigger; a schedule says itself when")
+    return "", None, compile_schedule(schedule)
 
 
 def _signal(trigger: Trigger) -> tuple[str, dict[str, object] | None]:

@@ -7,6 +7,7 @@ from streams.errors import BadInput
 from streams.events import Attributes, CustomEvent, Properties, Purchase, Session
 from streams.ids import event_id_hash
 from streams.profiles.counters import AmountWindow, Counter, CountWindow, count_once
+from streams.profiles.hours import note_activity
 from streams.profiles.row import User
 from streams.segments.series import AmountSeries, SeriesIndex
 from streams.times import DAY_MS
@@ -95,9 +96,10 @@ def apply_purchase(user: User, event: Purchase, index: SeriesIndex, now_ms: int)
 
 
 def apply_session(user: User, event: Session) -> Changes:
-    """Count the start of a session; its end changes nothing yet."""
+    """Count the start of a session, and the hour of it; its end changes nothing yet."""
     if not event.started:
         return []
+    note_activity(user, event.time_ms)
     if user.sessions is None:
         user.sessions = count_once(event.time_ms)
     else:

@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from streams.profiles.apply import ROW_ATTRIBUTES_MAX, ROW_NAMES_MAX, SEEN_MAX, SEEN_SIZE, Changes
 from streams.profiles.counters import AmountWindow, Counter, CountWindow
+from streams.profiles.hours import join_hours
 from streams.profiles.row import User
 from streams.segments.series import AmountSeries, CountSeries, Series, SeriesIndex
 
@@ -23,8 +24,8 @@ def merge_rows(user: User, other: User, index: SeriesIndex, now_ms: int) -> Join
     """Write everything countable of another row into a user's, and the attributes that the user has not.
 
     Counts and money are summed, first and last times the earlier and the later, windows and day counts joined;
-    the user's own attributes win. Both rows must keep what `index` asks. Memberships, campaigns and messages
-    are not touched (`streams/campaigns/merge.py`). Values beyond a row's limits are left out, in the other
+    the user's own attributes win. Both rows must keep what `index` asks. Memberships, campaigns, fan-outs and
+    messages are not touched (`streams/campaigns/merge.py`). Values beyond a row's limits are left out, in the other
     row's order.
 
     Args:
@@ -50,6 +51,7 @@ def merge_rows(user: User, other: User, index: SeriesIndex, now_ms: int) -> Join
         changes.append(f"money:{currency}")
     _windows(user, other, {series.key: series for group in index.values() for series in group}, now_ms)
     user.seen = _seen(user.seen, other.seen)
+    join_hours(user, other)
     return Joined(changes, left_out)
 
 

@@ -26,7 +26,10 @@ class CampaignHistory(msgspec.Struct, array_like=True, gc=False):
 
 
 class Waiting(msgspec.Struct, array_like=True, gc=False):
-    """An entry into a campaign whose delay has not passed yet; due at `due_ms`."""
+    """An entry into a campaign whose delay has not passed yet; due at `due_ms`.
+
+    `entry` 0: of a schedule that goes by each user's clocks; whether and how often the user enters is decided then.
+    """
 
     due_ms: int
     campaign: str
@@ -86,7 +89,10 @@ class User(msgspec.Struct, array_like=True, gc=False):
     timer; no predicate and no delay changes before it without a record. `seen` holds the ids applied
     within 24 h as 12-byte entries: 8 bytes of hash, 4 bytes of seconds. `built` is the workspace version
     whose rules the row was last written by, as far as a scan has to know (`Position.built`). `links` ties
-    anonymous and known users; None for whoever has neither been identified nor has a device.
+    anonymous and known users; None for whoever has neither been identified nor has a device. `hours` is when
+    in the day the user is there (`hours.py`); None where nothing is known. `fanned` counts the fan-outs of the
+    partition that the row was last written by; `chosen` are the numbers of those that have found the user in
+    their audience and not sent yet.
     """
 
     version: int
@@ -109,6 +115,9 @@ class User(msgspec.Struct, array_like=True, gc=False):
     seen: bytes = b""
     built: int = -1
     links: Merged | Devices | None = None
+    hours: bytes | None = None
+    fanned: int = 0
+    chosen: list[int] = []
 
 
 class _Head(msgspec.Struct, array_like=True, gc=False):
@@ -138,9 +147,9 @@ _head_decoder: Final = msgspec.msgpack.Decoder(_Head)
 _start_decoder: Final = msgspec.msgpack.Decoder(_Start)
 
 
-def new_user(now_ms: int, built: int = -1) -> User:
+def new_user(now_ms: int, built: int = -1, fanned: int = 0) -> User:
     """The row of a user's first record."""
-    return User(ROW_VERSION, 1, now_ms, now_ms, built=built)
+    return User(ROW_VERSION, 1, now_ms, now_ms, built=built, fanned=fanned)
 
 
 def encode_row(user: User) -> bytes:

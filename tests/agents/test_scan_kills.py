@@ -17,8 +17,9 @@ from config.settings import load_settings
 from streams import topics
 from streams.definitions import read_definitions
 from streams.effects import Effect
-from streams.fold import Fold, Position
+from streams.fold import Fold
 from streams.outputs import to_outputs
+from streams.positions import Position
 from streams.profiles.row import decode_row
 from tables.log import Log
 from tables.partition import UsersView

@@ -20,10 +20,11 @@ from streams import topics
 from streams.codec import pack
 from streams.definitions import decode_definitions
 from streams.effects import Refused
-from streams.fold import Fold, Position
+from streams.fold import Fold
 from streams.ids import topic_id
 from streams.mailbox import FINAL_KINDS, Happening, Outcome, decode_letter
 from streams.outputs import to_outputs
+from streams.positions import Position
 from streams.records import Output, Record
 from streams.workspace import compile_workspace
 from tables.cursors import read_cursors
@@ -180,7 +181,7 @@ class Checks:
         compiled = {at: compile_workspace(each, at) for at, each in versions.items()}
         for at in range(PARTITIONS):
             rows, outputs = MemoryRows(), defaultdict[str, list[Output]](list)
-            fold = Fold(rows, Position(version=min(compiled)), "wall", compiled.__getitem__)
+            fold = Fold(rows, Position(version=min(compiled)), "wall", compiled.__getitem__, (at, PARTITIONS))
             for record in self._log.get(("mailbox", at), []):
                 fold_record(fold, record)
                 for output in to_outputs([each for each in fold.take_effects() if not isinstance(each, Refused)], at):

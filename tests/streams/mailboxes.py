@@ -11,10 +11,11 @@ import msgspec
 from streams.codec import pack, partition_of, to_json
 from streams.definitions import read_definitions
 from streams.effects import Effect, Post
-from streams.fold import ClockMode, Fold, Position
+from streams.fold import ClockMode, Fold
 from streams.intake import route
 from streams.mailbox import Outcome, Switch, Tick
 from streams.outputs import to_outputs
+from streams.positions import Position
 from streams.profiles.row import User
 from streams.records import Output, Record
 from streams.workspace import Workspace, compile_workspace

@@ -1,0 +1,59 @@
+"""Entering a scheduled campaign: at once, or when it is the user's own time."""
+
+from streams.campaigns.enter import send_of
+from streams.campaigns.schedule import Occurrence
+from streams.campaigns.trigger import Campaign, accepts
+from streams.effects import Effect
+from streams.policy.consent import may_receive
+from streams.profiles.row import CampaignHistory, User, Waiting
+from streams.workspace import Workspace
+
+
+def enter_planned(
+    user: User, user_key: str, campaign: Campaign, workspace: Workspace, now_ms: int, occurrence: Occurrence
+) -> list[Effect] | None:
+    """Let a user of the audience in, or wait for the user's own time; None where that is past, or without consent.
+
+    Whether the user may enter again counts from when the campaign was due, not from when it came to this user.
+    """
+    assert campaign.plan is not None
+    due_ms = campaign.plan.due_of(user, occurrence)
+    if due_ms is None:
+        return None
+    if due_ms > now_ms:
+        user.waiting.append(Waiting(due_ms, campaign.name, 0, {}))
+        return []
+    if not may_receive(campaign.channel, user.attributes):
+        return None
+    return _enter(user, user_key, campaign, workspace, now_ms, due_ms)
+
+
+def release_planned(user: User, user_key: str, workspace: Workspace, now_ms: int) -> list[Effect]:
+    """Send what has waited for the user's own time, to whoever is still in the audience, in order of due time.
+
+    Where the campaign is paused, cancelled or gone by then, or the user has unsubscribed, nothing is sent later.
+    """
+    due = sorted(
+        (waiting for waiting in user.waiting if not waiting.entry and waiting.due_ms <= now_ms),
+        key=lambda waiting: (waiting.due_ms, waiting.campaign),
+    )
+    if not due:
+        return []
+    user.waiting = [waiting for waiting in user.waiting if waiting.entry or waiting.due_ms > now_ms]
+    effects: list[Effect] = []
+    for waiting in due:
+        campaign = workspace.scheduled.get(waiting.campaign)
+        if campaign is None or workspace.is_paused(campaign.name):
+            continue
+        if may_receive(campaign.channel, user.attributes) and accepts(campaign, user, now_ms):
+            effects += _enter(user, user_key, campaign, workspace, now_ms, waiting.due_ms)
+    return effects
+
+
+def _enter(
+    user: User, user_key: str, campaign: Campaign, workspace: Workspace, now_ms: int, due_ms: int
+) -> list[Effect]:
+    history = user.campaigns.get(campaign.name)
+    entry = history.entries + 1 if history else 1
+    user.campaigns[campaign.name] = CampaignHistory(entry, due_ms)
+    return [send_of(user, user_key, campaign, workspace, now_ms, entry, {})]
