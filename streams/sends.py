@@ -1,17 +1,23 @@
 """A send: one message to one user, decided, not yet rendered."""
 
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from streams.events import JSONScalar, Properties
+
+Lane: TypeAlias = Literal["transactional", "bulk"]
+"""Transactional sends answer what one user did; bulk ones are a fan-out's, and never delay the others."""
+
+LANES: Final[tuple[Lane, Lane]] = ("transactional", "bulk")
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
     """What the delivery agent needs to render and send one dispatch without reading the user again.
 
     `profile` and `custom` hold only the fields that the campaign's templates read, as they were when
-    the send was decided. `version` is the workspace version whose templates apply.
+    the send was decided. `version` is the workspace version whose templates apply. `lane` says which queue it waits in,
+    from its topic to its provider.
     """
 
     dispatch_id: str
@@ -23,6 +29,7 @@ class Send(msgspec.Struct, frozen=True, gc=False):
     profile: dict[str, JSONScalar]
     custom: dict[str, JSONScalar]
     event_properties: Properties
+    lane: Lane = "transactional"
 
 
 decode_send: Final = msgspec.json.Decoder(Send).decode
