@@ -6,7 +6,7 @@ import msgspec
 
 from channels.addresses import AddressRefused
 from channels.channel import Limits, Receipt, Request
-from channels.http import Answer, HttpClient, NoAnswer, UrlRefused, read_url
+from channels.http import Answer, HttpClient, NoAnswer, Target, UrlRefused, read_url
 
 IN_FLIGHT_MAX: Final = 256
 PER_HOST_MAX: Final = 32
@@ -44,14 +44,15 @@ class Calls:
 
     def __init__(self, client: HttpClient) -> None:
         self._client = client
+        self._last: tuple[str, Target] | None = None
 
     async def attempt(self, request: Request) -> Receipt:
         """Make the call."""
         name = request.dispatch_id
         call = _decode(request.body)
         try:
-            url = read_url(call.url, self._client.guard)
-            answer = await self._client.request(call.method, url, call.headers, call.body.encode())
+            target = self._target(call.url)
+            answer = await self._client.request(call.method, target, call.headers, call.body.encode())
         except (UrlRefused, AddressRefused) as error:
             return Receipt(name, "failed", f"url_refused: {error}")
         except NoAnswer as error:
@@ -61,6 +62,12 @@ class Calls:
         if answer.status in _RETRIED or answer.status in _SERVER_FAILS:
             return Receipt(name, "retry", _told(answer), answer.retry_after_s)
         return Receipt(name, "failed", _told(answer))
+
+    def _target(self, url: str) -> Target:
+        """Where a URL goes; most calls go to the one before."""
+        if self._last is None or self._last[0] != url:
+            self._last = url, read_url(url, self._client.guard)
+        return self._last[1]
 
     async def settle(self, requests: list[Request]) -> list[Receipt]:
         """Uncertain calls are made again: the key tells the endpoint that they may be repeats."""

@@ -70,6 +70,10 @@ OLDEST_ATTEMPT_SECONDS: Final = _gauge(
     "send_oldest_attempt_seconds", "How long the oldest attempt under way has waited.", "channel"
 )
 IN_FLIGHT_MAX: Final = _gauge("sends_in_flight_max", "The most dispatches between attempt and outcome.", "channel")
+SENDS_WAITING: Final = _gauge("sends_waiting", "Dispatches that wait for a place at their provider.", "channel", "lane")
+SENDS_WAITING_SECONDS: Final = _gauge(
+    "sends_waiting_seconds", "How long the first of those that wait has waited.", "channel", "lane"
+)
 PARTITIONS_HELD: Final = _gauge("partitions_held", "Partitions that this worker has open.")
 PARTITIONS_WANTED: Final = _gauge("partitions_assigned", "Partitions that this worker is assigned.")
 REBALANCING: Final = _gauge("rebalancing", "1 while no records are taken because partitions move.")

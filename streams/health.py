@@ -51,7 +51,10 @@ class Reader(msgspec.Struct, frozen=True):
 
 
 class Channel(msgspec.Struct, frozen=True):
-    """Sends of a channel: what is under way, and what became of attempts in the last half minute."""
+    """Sends of a channel: what is under way, and what became of attempts in the last half minute.
+
+    `waiting` is how many wait for a place at the provider in each lane, `waiting_s` how long the first of them has.
+    """
 
     name: str
     in_flight: int = 0
@@ -64,6 +67,8 @@ class Channel(msgspec.Struct, frozen=True):
     sent: float = 0.0
     retried: float = 0.0
     failed: float = 0.0
+    waiting: dict[str, int] = {}
+    waiting_s: dict[str, float] = {}
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -184,6 +189,10 @@ def _channel(channel: Channel, at_ms: int) -> Finding:
     if tried and (channel.retried + channel.failed) / tried >= FAILING_RATIO:
         share = (channel.retried + channel.failed) / tried
         return Finding(name, "WARN", f"{share:.0%} of attempts failed in the last half minute; {waiting:,} wait")
+    late_s = channel.waiting_s.get("transactional", 0.0)
+    if late_s >= LATE_S:
+        mine = _count(channel.waiting.get("transactional", 0), "transactional send")
+        return Finding(name, "WARN", f"{mine} wait for a place, the first for {late_s:.0f} s")
     if channel.held:
         return Finding(name, "WARN", f"{_count(channel.held, 'send')} uncertain: release or discard them")
     return Finding(name, "OK", f"answers; {waiting:,} wait" if waiting else "nothing waits")

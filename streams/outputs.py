@@ -31,7 +31,8 @@ def _post(effect: Post, partitions: int) -> Output:
 
 def _send(effect: Effect, partition: int) -> Output:
     assert isinstance(effect, Send)
-    return Output(topics.sends_topic(effect.channel), partition, effect.user.encode() or None, to_json(effect))
+    topic = topics.sends_topic(effect.channel, effect.lane)
+    return Output(topic, partition, effect.user.encode() or None, to_json(effect))
 
 
 class _Change(msgspec.Struct, omit_defaults=True):

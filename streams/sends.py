@@ -7,6 +7,9 @@ import msgspec
 from streams.events import JSONScalar, Properties
 
 Lane: TypeAlias = Literal["transactional", "bulk"]
+"""Transactional sends answer what one user did; bulk ones are a fan-out's, and never delay the others."""
+
+LANES: Final[tuple[Lane, Lane]] = ("transactional", "bulk")
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
@@ -14,7 +17,8 @@ class Send(msgspec.Struct, frozen=True, gc=False):
 
     `profile` and `custom` hold only the fields that the campaign's templates read, as they were when
     the send was decided. `version` is the workspace version whose templates apply, and `variant` the name of the
-    one that the user gets; empty where the campaign has a single message.
+    one that the user gets; empty where the campaign has a single message. `lane` says which queue it waits in, from
+    its topic to its provider.
     """
 
     dispatch_id: str

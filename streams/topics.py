@@ -4,6 +4,8 @@ from typing import Final
 
 import msgspec
 
+from streams.sends import Lane
+
 
 class Topic(msgspec.Struct, frozen=True):
     """One topic of the catalogue; the full name is `<app>.<name>`.
@@ -32,17 +34,34 @@ DEAD_LETTERS: Final = Topic("dead-letters", "intake, users", "Refused records, r
 DEFINITIONS: Final = Topic("definitions", "operators", "Workspace versions, whole.", retention_s=None)
 
 CHANNEL_NAMES: Final = ("email", "log", "webhook")
-SENDS: Final = {
-    channel: Topic(f"sends.{channel}", "users", f"Dispatches decided for the channel {channel}.")
-    for channel in CHANNEL_NAMES
+SENDS: Final[dict[tuple[str, Lane], Topic]] = {
+    **{
+        (channel, "transactional"): Topic(
+            f"sends.{channel}", "users", f"Dispatches decided for the channel {channel}, one user at a time."
+        )
+        for channel in CHANNEL_NAMES
+    },
+    **{
+        (channel, "bulk"): Topic(
+            f"sends.{channel}.bulk", "users", f"Dispatches decided for the channel {channel} by fan-outs."
+        )
+        for channel in CHANNEL_NAMES
+    },
+}
+"""The topics of sends, by channel and lane: a lane of its own is what lets one pass by a million of the other."""
+
+BULK: Final = frozenset(topic.name for (_, lane), topic in SENDS.items() if lane == "bulk")
+"""The names of those that hold the sends of fan-outs."""
+
+_OF_SEND: Final[dict[tuple[str, Lane], str]] = {
+    **{place: topic.name for place, topic in SENDS.items()},
+    ("canary", "transactional"): SENDS["log", "transactional"].name,
 }
 
-_OF_CHANNEL: Final = {**{channel: topic.name for channel, topic in SENDS.items()}, "canary": SENDS["log"].name}
 
-
-def sends_topic(channel: str) -> str:
+def sends_topic(channel: str, lane: Lane = "transactional") -> str:
     """The name of the topic that a channel's dispatches lie in; the canary's lie among those of `log`."""
-    return _OF_CHANNEL[channel]
+    return _OF_SEND[channel, lane]
 
 
 CATALOGUE: Final = (

@@ -8,6 +8,8 @@ import msgspec
 from config import metrics
 from streams.codec import pack
 from streams.errors import BadState
+from streams.sends import LANES, Lane
+from tables.dispatch_lanes import Waiting, lane_of, named
 from tables.store import Batch, Store
 
 State = Literal["new", "pending", "attempting", "retry", "held", "sent", "aborted", "failed"]
@@ -21,7 +23,7 @@ OVERFLOW: Final = "*"
 _OPEN: Final = b"o"
 _FINISHED: Final = b"f"
 _READY: Final = b"r"
-_WAITING: Final = b"w"
+_DUE: Final[dict[Lane, bytes]] = {"transactional": b"w", "bulk": b"W"}
 _HELD: Final = b"h"
 _EXPIRES: Final = b"e"
 _SEQ_MAX: Final = 1 << 63
@@ -33,8 +35,9 @@ class Dispatch(msgspec.Struct, array_like=True, gc=False):
     """One dispatch. `request` holds the rendered bytes while the dispatch is open, and nothing after.
 
     new (never stored) → pending → attempting → sent | retry | held | aborted | failed; a retry becomes pending
-    when it is due, a held one when an operator releases it. `lane` is where a pending one waits, at `seq`;
-    `due_ms` is when a retry is due; `provider` is who made the last attempt.
+    when it is due, a held one when an operator releases it. `lane` is where a pending one waits, at `seq`, by
+    `tables/dispatch_lanes.py`; `due_ms` is when a retry is due; `provider` is who made the last attempt; `kind`
+    is the send's own lane.
     """
 
     dispatch_id: str
@@ -54,14 +57,16 @@ class Dispatch(msgspec.Struct, array_like=True, gc=False):
     lane: str = ""
     seq: int = 0
     due_ms: int = 0
+    kind: Lane = "transactional"
 
 
 class _Tally(msgspec.Struct, array_like=True):
-    """What is known of a partition's dispatches without reading them."""
+    """What is known of a partition's dispatches without reading them; an old one does not know who waits where."""
 
     counts: Counts = {}
     next_seq: int = 0
     attempting: list[str] = []
+    waiting: Waiting | None = None
 
 
 class _Lane(msgspec.Struct, gc=False):
@@ -89,25 +94,42 @@ class Dispatches:
         self.partition = partition
         self._partition = partition.to_bytes(2, "big")
         data = store.get("meta", self._tally_key)
-        tally = _Tally() if data is None else _tally_decoder.decode(data)
+        tally = _Tally(waiting={}) if data is None else _tally_decoder.decode(data)
         self.counts: Counts = tally.counts
         self._next_seq = tally.next_seq
         self._attempting = dict.fromkeys(tally.attempting)
-        self._lanes: dict[str, dict[str, _Lane]] = {}
+        self._waiting = tally.waiting
+        self._lanes: dict[tuple[str, Lane], dict[str, _Lane]] = {}
         self._moved: list[tuple[Dispatch, int]] = []
-        self._due_from_ms = 0
+        self._due_from_ms: dict[Lane, int] = dict.fromkeys(LANES, 0)
         self._expires_from_ms = 0
 
     def load(self) -> Iterator[None]:
         """Find the lanes that pending dispatches wait in; call it once, before `take`, and run it to its end."""
+        if self._waiting is None:
+            yield from self._count_waiting()
         at, end = _READY + self._partition, _READY + self._partition + b"\xff"
         while (row := next(self._store.scan("dispatches", at, end, 1), None)) is not None:
             channel, lane, first = _ready_parts(row[0])
             prefix = self._ready_prefix(channel, lane)
             last = self._store.last("dispatches", prefix, prefix + b"\xff" * 8)
-            self._lanes.setdefault(channel, {})[lane] = _Lane(first, (_ready_parts(last[0])[2] if last else first) + 1)
+            lanes = self._lanes.setdefault((channel, lane_of(lane)), {})
+            lanes[lane] = _Lane(first, (_ready_parts(last[0])[2] if last else first) + 1)
             at = prefix + b"\xff" * 8
             yield
+
+    def _count_waiting(self) -> Iterator[None]:
+        """Count who waits where, in a folder of a version that did not."""
+        waiting: Waiting = {}
+        at, end = _READY + self._partition, _READY + self._partition + b"\xff"
+        while rows := list(self._store.scan("dispatches", at, end, PAGE)):
+            for key, _ in rows:
+                channel, lane, _ = _ready_parts(key)
+                place = named(lane_of(lane), channel)
+                waiting[place] = waiting.get(place, 0) + 1
+            at = rows[-1][0] + b"\0"
+            yield
+        self._waiting = waiting
 
     # ---- looking
 
@@ -115,6 +137,21 @@ class Dispatches:
     def running(self) -> int:
         """How many will still be attempted without anybody's doing."""
         return sum(by_state.get(state, 0) for by_state in self.counts.values() for state in RUNNING)
+
+    def waiting(self, channel: str, lane: Lane) -> int:
+        """How many of a channel's lane are pending."""
+        return (self._waiting or {}).get(named(lane, channel), 0)
+
+    def oldest_ms(self, channel: str, lane: Lane) -> int | None:
+        """Since when the pending one that came first has waited; None where none does. Costs two reads."""
+        lanes = self._lanes.get((channel, lane))
+        if not lanes:
+            return None
+        name = min(lanes, key=lambda each: lanes[each].head)
+        prefix = self._ready_prefix(channel, name)
+        start, end = prefix + _number(lanes[name].head), prefix + _number(lanes[name].tail)
+        first = self.open([value.decode() for _, value in self._store.scan("dispatches", start, end, 1)])
+        return first[0].updated_ms if first else None
 
     def known(self, dispatch_ids: list[str]) -> set[str]:
         """Those of the ids that are recorded already."""
@@ -170,42 +207,41 @@ class Dispatches:
     def is_next(self, dispatch: Dispatch) -> bool:
         """Whether nothing of its lane waits before a new dispatch; sets its lane."""
         dispatch.lane = self._lane_of(dispatch)
-        return dispatch.lane not in self._lanes.get(dispatch.channel, {})
+        return dispatch.lane not in self._lanes.get((dispatch.channel, dispatch.kind), {})
 
-    def take(self, channel: str, room: Callable[[str], int], limit: int) -> list[Dispatch]:
-        """Pending dispatches of a channel to attempt next, lane by lane, at most `room(lane)` of each.
+    def take(self, channel: str, lane: Lane, room: Callable[[str], int], limit: int) -> list[Dispatch]:
+        """Pending dispatches of a channel to attempt next, host by host, at most `room(name)` of each one's lane.
 
         They stay pending until they are moved, but are not taken again.
         """
-        lanes = self._lanes.get(channel, {})
+        lanes = self._lanes.get((channel, lane), {})
         names: list[str] = []
-        for lane in list(lanes):
-            wanted = min(room(lane), limit - len(names))
+        for name in list(lanes):
+            wanted = min(room(name), limit - len(names))
             if wanted <= 0:
                 continue
-            names += self._take_from(channel, lane, wanted)
+            names += self._take_from(lanes, channel, name, wanted)
             if len(names) >= limit:
                 break
         return self.open(names)
 
-    def _take_from(self, channel: str, lane: str, wanted: int) -> list[str]:
-        lanes = self._lanes[channel]
-        ends = lanes.pop(lane)  # and to the end of the line, if something is left
-        prefix = self._ready_prefix(channel, lane)
+    def _take_from(self, lanes: dict[str, _Lane], channel: str, name: str, wanted: int) -> list[str]:
+        ends = lanes.pop(name)  # and to the end of the line, if something is left
+        prefix = self._ready_prefix(channel, name)
         start, end = prefix + _number(ends.head), prefix + _number(ends.tail)
         rows = list(self._store.scan("dispatches", start, end, wanted))
         if rows:
             ends.head = _ready_parts(rows[-1][0])[2] + 1
         if len(rows) == wanted and ends.head < ends.tail:
-            lanes[lane] = ends
+            lanes[name] = ends
         return [value.decode() for _, value in rows]
 
-    def due(self, now_ms: int, limit: int) -> list[Dispatch]:
-        """Retries due by now, in order of time."""
-        prefix = _WAITING + self._partition
-        start, end = prefix + _number(self._due_from_ms), prefix + _number(now_ms + 1)
+    def due(self, lane: Lane, now_ms: int, limit: int) -> list[Dispatch]:
+        """Retries of a lane due by now, in order of time."""
+        prefix, since_ms = _DUE[lane] + self._partition, self._due_from_ms[lane]
+        start, end = prefix + _number(since_ms), prefix + _number(now_ms + 1)
         keys = [key for key, _ in self._store.scan("dispatches", start, end, limit)]
-        self._due_from_ms = _time_of(keys[-1]) if len(keys) == limit else max(self._due_from_ms, now_ms)
+        self._due_from_ms[lane] = _time_of(keys[-1]) if len(keys) == limit else max(since_ms, now_ms)
         return self.open([key[11:].decode() for key in keys])
 
     def expired(self, before_ms: int, limit: int) -> list[bytes]:
@@ -250,6 +286,7 @@ class Dispatches:
         """Take a dispatch out of where its old state has it."""
         if dispatch.state == "pending":
             batch.delete("dispatches", self._ready_prefix(dispatch.channel, dispatch.lane) + _number(dispatch.seq))
+            self._count_lane(dispatch, -1)
         elif dispatch.state == "attempting":
             self._attempting.pop(dispatch.dispatch_id, None)
         elif dispatch.state == "retry":
@@ -264,6 +301,7 @@ class Dispatches:
             dispatch.lane = self._lane_of(dispatch)
             key = self._ready_prefix(dispatch.channel, dispatch.lane) + _number(dispatch.seq)
             batch.put("dispatches", key, dispatch.dispatch_id.encode())
+            self._count_lane(dispatch, 1)
         elif dispatch.state == "attempting":
             self._attempting[dispatch.dispatch_id] = None
         elif dispatch.state == "retry":
@@ -274,7 +312,8 @@ class Dispatches:
 
     def stage_tally(self, batch: Batch) -> None:
         """Add what the moves since the last call have made of counts and ends to the batch that holds them."""
-        batch.put("meta", self._tally_key, pack(_Tally(self.counts, self._next_seq, list(self._attempting))))
+        tally = _Tally(self.counts, self._next_seq, list(self._attempting), self._waiting)
+        batch.put("meta", self._tally_key, pack(tally))
 
     def publish(self) -> set[str]:
         """After the commit: let what was moved be found; returns the channels that have more to attempt."""
@@ -282,12 +321,12 @@ class Dispatches:
         channels = set()
         for dispatch, now_ms in moved:
             if dispatch.state == "pending":
-                lanes = self._lanes.setdefault(dispatch.channel, {})
+                lanes = self._lanes.setdefault((dispatch.channel, dispatch.kind), {})
                 ends = lanes.setdefault(dispatch.lane, _Lane(dispatch.seq, dispatch.seq + 1))
                 ends.tail = max(ends.tail, dispatch.seq + 1)
                 channels.add(dispatch.channel)
             elif dispatch.state == "retry":
-                self._due_from_ms = min(self._due_from_ms, dispatch.due_ms)
+                self._due_from_ms[dispatch.kind] = min(self._due_from_ms[dispatch.kind], dispatch.due_ms)
             elif dispatch.state in FINAL:
                 self._expires_from_ms = min(self._expires_from_ms, now_ms)
         return channels
@@ -304,12 +343,18 @@ class Dispatches:
             by_state[dispatch.state] -= 1
         by_state[state] = by_state.get(state, 0) + 1
 
+    def _count_lane(self, dispatch: Dispatch, change: int) -> None:
+        if self._waiting is not None:
+            place = named(dispatch.kind, dispatch.channel)
+            self._waiting[place] = self._waiting.get(place, 0) + change
+
     def _lane_of(self, dispatch: Dispatch) -> str:
-        lanes = self._lanes.get(dispatch.channel, {})
-        if dispatch.host in lanes or len(lanes) < LANES_MAX:
-            return dispatch.host
+        lanes = self._lanes.get((dispatch.channel, dispatch.kind), {})
+        name = named(dispatch.kind, dispatch.host)
+        if name in lanes or len(lanes) < LANES_MAX:
+            return name
         metrics.LIMIT_HITS.labels("dispatch_lanes").inc()
-        return OVERFLOW
+        return named(dispatch.kind, OVERFLOW)
 
     # ---- keys
 
@@ -324,7 +369,7 @@ class Dispatches:
         return _READY + self._partition + channel.encode() + b"\0" + lane.encode() + b"\0"
 
     def _waiting_key(self, dispatch: Dispatch) -> bytes:
-        return _WAITING + self._partition + _number(dispatch.due_ms) + dispatch.dispatch_id.encode()
+        return _DUE[dispatch.kind] + self._partition + _number(dispatch.due_ms) + dispatch.dispatch_id.encode()
 
 
 def _number(value: int) -> bytes:

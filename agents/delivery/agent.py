@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Final
 
 from agents.definitions import Workspaces
+from agents.delivery.gate import Gate
 from agents.delivery.held import change_held
 from agents.delivery.outcomes import outcome_of, settle_uncertain
 from agents.delivery.permits import Permits
@@ -22,7 +23,7 @@ from streams import topics
 from streams.errors import Revoked
 from streams.policy.retry import RETRIES_EXHAUSTED, retry_delay_s
 from streams.records import Output
-from streams.sends import Send, decode_send
+from streams.sends import LANES, Lane, Send, decode_send
 from tables.dispatches import Dispatch, Dispatches
 from tables.partition import UsersView
 from tables.positions import read_position, stage_position
@@ -52,7 +53,7 @@ class Delivery:
         self._permits = Permits(UsersView(engine.store), workspaces)
         self._restored = read_restored(engine.store)
         self._rendering = Rendering(workspaces, engine.settings.webhook_url or "")
-        self._at_once = {name: asyncio.Semaphore(each.limits.at_once) for name, each in providers.items()}
+        self._gates = {name: Gate(each.limits.at_once) for name, each in providers.items()}
         self._pumps = {
             name: Pump(name, each.limits, self._carry, engine.pace, engine.fail) for name, each in providers.items()
         }
@@ -138,14 +139,14 @@ class Delivery:
 
     async def handle(self, piece: Slice) -> None:
         """Record a slice's sends with their rendered requests; they are attempted at their channel's own pace."""
-        pace = self._engine.pace
+        pace, is_bulk = self._engine.pace, piece.topic in topics.BULK
         part: list[tuple[Dispatch, str]] = []
         size = 0
         for record in piece.records:
             send = decode_send(record.value)
             part.append(self._prepare(piece.partition, send))
             size += len(part[-1][0].request)
-            await pace.breathe()
+            await pace.breathe(background=is_bulk)
             is_full = len(part) >= PART_SENDS or size >= PART_BYTES
             if is_full and record is not piece.records[-1]:
                 await self._record(piece, part, record.offset + 1)
@@ -179,14 +180,15 @@ class Delivery:
                     table.move(batch, dispatch, "held", now_ms)
                     outputs.append(outcome_of(piece.partition, dispatch, "held"))
                 elif table.is_next(dispatch) and self._pumps[dispatch.channel].reserve(dispatch):
-                    self._attempting(batch, table, dispatch)
+                    self._attempting(table, dispatch, batch)
                     started.append(dispatch)
                 else:
                     table.move(batch, dispatch, "pending", now_ms)
             stage_position(batch, NAME, piece.topic, piece.partition, next_offset)
 
         try:
-            await self._writers[piece.partition].change(stage, durable=True)
+            lane: Lane = "bulk" if piece.topic in topics.BULK else "transactional"
+            await self._writers[piece.partition].change(stage, durable=True, lane=lane)
         except Revoked:
             for dispatch in started:
                 self._pumps[dispatch.channel].give_back(dispatch)
@@ -203,7 +205,7 @@ class Delivery:
 
     # ---- attempting
 
-    def _attempting(self, batch: Batch, table: Dispatches, dispatch: Dispatch) -> None:
+    def _attempting(self, table: Dispatches, dispatch: Dispatch, batch: Batch) -> None:
         dispatch.attempts += 1
         dispatch.provider = self._providers[dispatch.channel].name
         table.move(batch, dispatch, "attempting", self._engine.clock.now_ms())
@@ -211,12 +213,15 @@ class Delivery:
     async def _carry(self, partition: int, dispatch: Dispatch) -> bool:
         """One attempt, from its record to its outcome; True if the other side was silent."""
         provider = self._providers[dispatch.channel]
-        table, writer = self.dispatches[partition], self._writers[partition]
+        table, writer, lane = self.dispatches[partition], self._writers[partition], dispatch.kind
 
         if dispatch.state != "attempting":  # else it was recorded so, there being room
-            await writer.change(lambda batch, outputs: self._attempting(batch, table, dispatch), durable=True)
-        async with self._at_once[dispatch.channel]:
-            await self._engine.pace.breathe()
+            recorded = partial(self._attempting, table, dispatch)
+            await writer.change(lambda batch, outputs: recorded(batch), durable=True, lane=lane)
+        gate = self._gates[dispatch.channel]
+        await gate.enter(lane)
+        try:
+            await self._engine.pace.breathe(background=lane == "bulk")
             proof = partial(self._engine.transport.confirm, partition)
             await proof()
             began = perf_counter()
@@ -233,8 +238,11 @@ class Delivery:
                 finally:
                     del asked[dispatch.dispatch_id]
             seconds = perf_counter() - began
+        finally:
+            gate.leave(lane)
         self._seconds[dispatch.channel].observe(seconds)
-        await writer.change(self._finished(table, dispatch, receipt, 0 if refusal else round(seconds * 1000)))
+        duration_ms = 0 if refusal else round(seconds * 1000)
+        await writer.change(self._finished(table, dispatch, receipt, duration_ms), lane=lane)
         return receipt.is_silent
 
     def _finished(self, table: Dispatches, dispatch: Dispatch, receipt: Receipt, duration_ms: int = 0) -> Stage:
@@ -302,7 +310,7 @@ class Delivery:
 
     async def _look(self, table: Dispatches, writer: Writer) -> None:
         now_ms = self._engine.clock.now_ms()
-        due = table.due(now_ms, DUE_MAX)
+        due = [each for lane in LANES for each in table.due(lane, now_ms, DUE_MAX)]
         expired = table.expired(now_ms - KEPT_AFTER_FINAL_MS, SWEEP_MAX)
         if not due and not expired:
             return

@@ -1,7 +1,7 @@
 """Where each channel's messages go, by the settings: a provider where one is named, else the demo outbox."""
 
 from channels.addresses import Guard
-from channels.calls import PER_HOST_MAX, Calls
+from channels.calls import Calls
 from channels.canary import Canaries
 from channels.channel import Provider
 from channels.http import HttpClient
@@ -18,7 +18,7 @@ def providers_of(settings: Settings) -> dict[str, Provider]:
     if settings.smtp:
         providers["email"] = Smtp(read_smtp_server(settings.smtp))
     if settings.sends_webhooks:
-        providers["webhook"] = Calls(HttpClient(Guard(settings.allowed_networks), per_host_max=PER_HOST_MAX))
+        providers["webhook"] = Calls(HttpClient(Guard(settings.allowed_networks)))
     for channel in FILE_NAMES:
         if channel not in providers:
             providers[channel] = Outbox(settings.outbox_folder, channel)

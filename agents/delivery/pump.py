@@ -5,10 +5,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from agents.delivery.gate import bulk_max
 from agents.engine.pace import Pace
 from channels.channel import Limits
 from config import metrics
 from streams.errors import Revoked
+from streams.sends import LANES, Lane
+from tables.dispatch_lanes import host_of, lane_of, named
 from tables.dispatches import LANES_MAX, Dispatch, Dispatches
 
 TAKEN_MAX: Final = 64
@@ -18,7 +21,9 @@ SILENT_PER_HOST: Final = 1
 class Pump:
     """The attempts of one channel, of all open partitions. What waits stays in the tables; memory is bounded.
 
-    A host that gives no answer gets one attempt at a time until it does, so that hung hosts leave room.
+    Transactional sends are taken first, and of all places, the channel's and each host's, a quarter is kept for them
+    (`bulk_max`). A host that gives no answer gets one attempt of each lane at a time until it does, so that hung hosts
+    leave room.
     """
 
     def __init__(
@@ -43,7 +48,7 @@ class Pump:
         self._silent: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._resting = False
-        self._reserved = 0
+        self._inside: dict[Lane, int] = dict.fromkeys(LANES, 0)
         self._pumping: asyncio.Task[None] | None = None
 
     def join(self, partition: int, table: Dispatches) -> None:
@@ -108,48 +113,60 @@ class Pump:
             raise
 
     async def _fill(self) -> None:
-        """Start what there is room for, a few of each partition in turn."""
+        """Start what there is room for, a few of each partition in turn, transactional ones in every turn first."""
         started = True
         while started:
             started = False
-            for partition, table in list(self._tables.items()):
-                free = self._limits.in_flight - len(self._tasks) - self._reserved
-                if free <= 0 or self._resting:
-                    return
-                if partition not in self._tables:
-                    continue
-                for dispatch in table.take(self._channel, self._room, min(free, TAKEN_MAX)):
-                    self._start(partition, dispatch)
-                    started = True
-                await self._pace.breathe()
+            for lane in LANES:
+                started |= await self._fill_from(lane)
+
+    async def _fill_from(self, lane: Lane) -> bool:
+        """One turn of all partitions; whether anything was started."""
+        started = False
+        for partition, table in list(self._tables.items()):
+            free = self._free(lane)
+            if free <= 0 or self._resting:
+                break
+            if partition not in self._tables:
+                continue
+            for dispatch in table.take(self._channel, lane, self._room, min(free, TAKEN_MAX)):
+                self._enter(dispatch)
+                self._begin(partition, dispatch)
+                started = True
+            await self._pace.breathe(background=lane == "bulk")
+        return started
 
     def reserve(self, dispatch: Dispatch) -> bool:
         """Keep a place for a dispatch that is not recorded yet, if one is free and nothing of its host waits."""
-        if self._resting or len(self._tasks) + self._reserved >= self._limits.in_flight:
+        if self._resting or self._free(dispatch.kind) <= 0 or self._room(dispatch.lane) <= 0:
             return False
-        if self._room(dispatch.lane) <= 0:
-            return False
-        self._reserved += 1
-        self._lanes[dispatch.lane] += 1
+        self._enter(dispatch)
         return True
 
     def use(self, partition: int, dispatch: Dispatch) -> None:
         """Carry a dispatch whose place was kept, and which is recorded as attempting now."""
-        self._reserved -= 1
         self._begin(partition, dispatch)
 
     def give_back(self, dispatch: Dispatch) -> None:
         """The place is not needed after all."""
-        self._reserved -= 1
-        self._leave(dispatch.lane)
+        self._leave(dispatch.kind, dispatch.lane)
 
-    def _room(self, lane: str) -> int:
-        allowed = SILENT_PER_HOST if lane in self._silent else self._limits.per_host
-        return allowed - self._lanes[lane]
+    def _free(self, lane: Lane) -> int:
+        """Places of the channel that a lane may still have."""
+        free = self._limits.in_flight - sum(self._inside.values())
+        return free if lane == "transactional" else min(free, bulk_max(self._limits.in_flight) - self._inside[lane])
 
-    def _start(self, partition: int, dispatch: Dispatch) -> None:
+    def _room(self, name: str) -> int:
+        """Places of a host that one of its lanes may still have."""
+        lane, host = lane_of(name), host_of(name)
+        if host in self._silent:
+            return SILENT_PER_HOST - self._lanes[name]
+        free = self._limits.per_host - sum(self._lanes[named(each, host)] for each in LANES)
+        return free if lane == "transactional" else min(free, bulk_max(self._limits.per_host) - self._lanes[name])
+
+    def _enter(self, dispatch: Dispatch) -> None:
+        self._inside[dispatch.kind] += 1
         self._lanes[dispatch.lane] += 1
-        self._begin(partition, dispatch)
 
     def _begin(self, partition: int, dispatch: Dispatch) -> None:
         task = asyncio.create_task(self._one(partition, dispatch))
@@ -163,9 +180,9 @@ class Pump:
         self.wake()
 
     async def _one(self, partition: int, dispatch: Dispatch) -> None:
-        lane = dispatch.lane
+        kind, lane = dispatch.kind, dispatch.lane
         try:
-            self._heard(lane, is_silent=await self._carry(partition, dispatch))
+            self._heard(host_of(lane), is_silent=await self._carry(partition, dispatch))
         except Revoked:
             return  # the partition's next owner settles what was under way
         except asyncio.CancelledError:
@@ -174,17 +191,18 @@ class Pump:
             self._fail(error)
             raise
         finally:
-            self._leave(lane)
+            self._leave(kind, lane)
 
-    def _leave(self, lane: str) -> None:
+    def _leave(self, kind: Lane, lane: str) -> None:
+        self._inside[kind] -= 1
         self._lanes[lane] -= 1
         if self._lanes[lane] <= 0:
             del self._lanes[lane]
 
-    def _heard(self, lane: str, *, is_silent: bool) -> None:
+    def _heard(self, host: str, *, is_silent: bool) -> None:
         if not is_silent:
-            self._silent.pop(lane, None)
+            self._silent.pop(host, None)
         elif self._limits.per_host < self._limits.in_flight:
-            self._silent[lane] = None
+            self._silent[host] = None
             if len(self._silent) > LANES_MAX:
                 del self._silent[next(iter(self._silent))]

@@ -27,7 +27,9 @@ class Rendering:
 
     def dispatch(self, send: Send, refusal: str) -> tuple[Dispatch, str]:
         """The dispatch of a send, not recorded yet, and why it is not to be attempted (nothing if it is)."""
-        dispatch = Dispatch(send.dispatch_id, send.campaign, send.channel, send.user, send.version, send.decided_ms)
+        dispatch = Dispatch(
+            *(send.dispatch_id, send.campaign, send.channel, send.user, send.version, send.decided_ms), kind=send.lane
+        )
         if refusal or send.channel == canary.CHANNEL:
             return dispatch, refusal
         try:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from agents.engine.engine import Engine
 from streams.errors import Revoked
 from streams.records import Output
+from streams.sends import Lane
 from tables.dispatches import Dispatches
 from tables.store import Batch
 
@@ -26,6 +27,8 @@ class _Change(NamedTuple):
 
 class Writer:
     """Commits changes of one partition, one batch after the other, so that counts and state never part.
+
+    Those of transactional sends come into a batch before those of bulk sends, which wait for the next when it is full.
 
     After an error nobody knows what was kept: it goes to `fail`, and to whoever waits.
     """
@@ -45,35 +48,39 @@ class Writer:
         self._table = table
         self._on_ready = on_ready
         self._fail = fail
-        self._changes: deque[_Change] = deque()
+        self._changes: dict[Lane, deque[_Change]] = {"transactional": deque(), "bulk": deque()}
         self._taken: list[_Change] = []
         self._wake = asyncio.Event()
         self._failed: BaseException | None = None
         self._task = asyncio.create_task(self._run(), name=f"dispatches[{partition}]")
 
-    async def change(self, stage: Stage, *, durable: bool = False) -> None:
+    async def change(self, stage: Stage, *, durable: bool = False, lane: Lane = "transactional") -> None:
         """Let `stage` add its writes and outputs to a batch; returns when it is kept, `durable` even in a power cut.
 
-        `stage` takes no longer than a few milliseconds, and moves dispatches of this partition only. Raises what made
-        the writing end.
+        `stage` takes no longer than a few milliseconds, and moves dispatches of this partition only. Those of a lane
+        are written in the order in which they are handed in. Raises what made the writing end.
         """
         if self._failed is not None:
             raise self._failed
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._changes.append(_Change(stage, durable, done))
+        self._changes[lane].append(_Change(stage, durable, done))
         self._wake.set()
         await done
 
     @property
     def idle(self) -> bool:
         """Whether everything handed in is kept."""
-        return not self._changes and not self._taken
+        return not self._waits and not self._taken
+
+    @property
+    def _waits(self) -> bool:
+        return any(self._changes.values())
 
     async def close(self) -> None:
         """Write what waits, then stop."""
         if not self._task.done():
             with suppress(Revoked):
-                await self.change(lambda batch, outputs: None)
+                await self.change(lambda batch, outputs: None, lane="bulk")
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -82,14 +89,14 @@ class Writer:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._changes:
+                while self._waits:
                     await self._write_some()
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             self._failed = error
             self._fail(error)
-            for change in (*self._taken, *self._changes):
+            for change in (*self._taken, *self._changes["transactional"], *self._changes["bulk"]):
                 if not change.done.done():
                     change.done.set_exception(error)
             raise
@@ -98,10 +105,11 @@ class Writer:
         batch = self._transport.batch()
         outputs: list[Output] = []
         taken = self._taken = []
-        while self._changes and len(taken) < CHANGES_MAX and len(outputs) < OUTPUTS_MAX:
-            taken.append(self._changes.popleft())
+        while self._waits and len(taken) < CHANGES_MAX and len(outputs) < OUTPUTS_MAX:
+            is_bulk = not self._changes["transactional"]
+            taken.append(self._changes["bulk" if is_bulk else "transactional"].popleft())
             taken[-1].stage(batch, outputs)
-            await self._pace.breathe()
+            await self._pace.breathe(background=is_bulk and not self._changes["transactional"])
         self._table.stage_tally(batch)
         await self._commit(batch, outputs)
         if any(change.durable for change in taken):

@@ -140,8 +140,8 @@ class Cargo:
         for _ in table.load():
             pass
         yield from (dispatch for dispatch in table.all() if dispatch.state != "pending")
-        for channel in topics.CHANNEL_NAMES:
-            while taken := table.take(channel, lambda lane: TAKEN_AT_ONCE, TAKEN_AT_ONCE):
+        for channel, lane in topics.SENDS:
+            while taken := table.take(channel, lane, lambda name: TAKEN_AT_ONCE, TAKEN_AT_ONCE):
                 yield from taken
 
     def _moved(self, table: Dispatches, dispatch: Dispatch) -> Batch:

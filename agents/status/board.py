@@ -13,6 +13,7 @@ from config.clock import Clock
 from streams import canary
 from streams.health import Channel, Facts, Finding, Reader, Worker, findings, headline
 from streams.lag_status import SAMPLE_MS, worst
+from streams.sends import LANES
 
 HISTORY_MAX: Final = 300
 RECENT: Final = 15
@@ -191,6 +192,7 @@ def _channels(numbers: Numbers) -> set[str]:
 
 def _channel(name: str, numbers: Numbers, outcomes: dict[tuple[str, ...], float]) -> Channel:
     open_ = numbers.by("headrace_dispatches", "channel", "state")
+    waiting = numbers.by("headrace_sends_waiting", "channel", "lane")
     return Channel(
         name,
         in_flight=int(numbers.by("headrace_sends_in_flight", "channel").get((name,), 0)),
@@ -203,6 +205,8 @@ def _channel(name: str, numbers: Numbers, outcomes: dict[tuple[str, ...], float]
         sent=outcomes.get((name, "sent"), 0.0),
         retried=outcomes.get((name, "retry"), 0.0),
         failed=outcomes.get((name, "failed"), 0.0),
+        waiting={lane: int(waiting.get((name, lane), 0)) for lane in LANES},
+        waiting_s={lane: numbers.most("headrace_sends_waiting_seconds", channel=name, lane=lane) for lane in LANES},
     )
 
 

@@ -16,6 +16,7 @@ from streams import canary, topics
 from streams.errors import OutsideFailing
 from streams.health import Worker
 from streams.lag_status import SAMPLE_MS
+from streams.sends import LANES
 
 if TYPE_CHECKING:
     from agents.node import Node  # which imports this
@@ -43,6 +44,8 @@ class Gauges:
         self._has_others = False
         self._stalled: set[Key] = set()
         self._dispatches = Series(metrics.DISPATCHES)
+        self._waiting = Series(metrics.SENDS_WAITING)
+        self._waiting_s = Series(metrics.SENDS_WAITING_SECONDS)
         self._overdue = Series(metrics.TIMERS_OVERDUE_SECONDS)
         self._next = Series(metrics.TIMERS_NEXT)
         self._segments = Series(metrics.SEGMENT_FRESHNESS_SECONDS)
@@ -80,6 +83,7 @@ class Gauges:
         self._watch_lanes(now_ms)
         self._membership()
         self._sending()
+        self._lanes(now_ms)
         self._node.canary.show()
         overdue_s = self._timers(now_ms)
         self._freshness(now_ms, max(overdue_s.values(), default=0.0))
@@ -115,6 +119,19 @@ class Gauges:
                 for state in OPEN_STATES:
                     counts[channel, state] += by_state.get(state, 0)
         self._dispatches.show(counts)
+
+    def _lanes(self, now_ms: int) -> None:
+        """How many dispatches wait in each lane, and for how long the first of them has."""
+        delivery = self._node.delivery
+        depth, age_s = Counter[tuple[str, ...]](), dict[tuple[str, ...], float]()
+        for channel in delivery.pumps:
+            for lane in LANES:
+                since = [table.oldest_ms(channel, lane) for table in delivery.dispatches.values()]
+                oldest_ms = min((each for each in since if each is not None), default=now_ms)
+                age_s[channel, lane] = max(0, now_ms - oldest_ms) / MS
+                depth[channel, lane] = sum(table.waiting(channel, lane) for table in delivery.dispatches.values())
+        self._waiting.show(depth)
+        self._waiting_s.show(age_s)
 
     def _timers(self, now_ms: int) -> dict[int, float]:
         """How late each partition's oldest timer is, in seconds; under the stream clock none is ever late."""

@@ -18,7 +18,8 @@ from streams.definitions import read_definitions
 from streams.mailbox import Outcome, decode_letter
 from streams.profiles.row import encode_row, new_user
 from streams.records import Record
-from streams.sends import Send
+from streams.sends import Lane, Send
+from streams.topics import sends_topic
 from tables.dispatches import Dispatch
 from tables.store import Store
 
@@ -106,17 +107,24 @@ class Rig:
         batch.put("users", b"\0\0" + name.encode(), encode_row(row))
         self.store.write(batch)
 
-    def send(self, number: int, channel: str = "email", host: str = "a.example", user: str = "ann") -> Send:
+    def send(
+        self,
+        number: int,
+        channel: str = "email",
+        host: str = "a.example",
+        user: str = "ann",
+        lane: Lane = "transactional",
+    ) -> Send:
         """A decided send."""
         profile: dict[str, Any] = {"email_address": f"{user}@b.c", "home_city": host}
         version = self.workspaces.latest_version
-        return Send(f"{number:032x}", channel, channel, user, version, START_MS, profile, {}, {})
+        return Send(f"{number:032x}", channel, channel, user, version, START_MS, profile, {}, {}, lane)
 
     async def record(self, *sends: Send) -> None:
         """Hand a slice of sends to the agent, and wait until it is finished."""
         records = [Record(self.offset + at, START_MS, b"", to_json(send)) for at, send in enumerate(sends)]
         self.offset += len(sends)
-        await self.delivery.handle(Slice(f"sends.{sends[0].channel}", 0, records, self.offset))
+        await self.delivery.handle(Slice(sends_topic(sends[0].channel, sends[0].lane), 0, records, self.offset))
 
     async def until(self, holds: Callable[[], object]) -> None:
         """Let the agent run until something holds; raises what stopped the agent."""

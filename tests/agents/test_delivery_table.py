@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from streams.errors import BadState
+from streams.sends import LANES, Lane
 from tables import dispatches
 from tables.dispatches import FINAL, PAGE, Dispatch, Dispatches, State
 from tables.store import Store
@@ -57,21 +58,26 @@ class Bench:
         moves: list[tuple[Dispatch, State]] = []
         for at in range(self.dice.randint(1, 5)):
             channel, host = self.dice.choice(["email", "webhook"]), self.dice.choice(HOSTS)
-            dispatch = Dispatch(f"{step:016x}{at:016x}", "c", channel, "u", 0, 0, request=b"bytes", host=host)
+            lane = self.dice.choice(LANES)
+            name = f"{step:016x}{at:016x}"
+            dispatch = Dispatch(name, "c", channel, "u", 0, 0, request=b"bytes", host=host, kind=lane)
             moves.append((dispatch, self.dice.choice(["pending", "pending", "aborted"])))
         self.move(moves)
 
     def take(self) -> None:
         """Take what a pump with some room would, and see that it is what has waited longest."""
         channel, limit = self.dice.choice(["email", "webhook"]), self.dice.randint(1, 6)
-        room = {"a": 1}
+        kind: Lane = self.dice.choice(LANES)
+        room = {"a": 1, "bulk/a": 2}
         elsewhere = self.dice.randint(0, 3)
-        found = self.table.take(channel, lambda lane: room.get(lane, elsewhere), limit)
+        found = self.table.take(channel, kind, lambda lane: room.get(lane, elsewhere), limit)
         per_lane = Counter(each.lane for each in found)
         assert len(found) <= limit
         assert all(count <= room.get(lane, elsewhere) for lane, count in per_lane.items())
-        if elsewhere and any(queue for (name, _), queue in self.queues.items() if name == channel):
+        mine = [key for key in self.queues if key[0] == channel and key[1].startswith("bulk/") == (kind == "bulk")]
+        if elsewhere and any(self.queues[key] for key in mine):
             assert found
+        assert all(each.kind == kind for each in found)
         for each in found:
             assert self.queues[channel, each.lane].pop(0) == each.dispatch_id
             assert each.request == b"bytes"
@@ -87,8 +93,10 @@ class Bench:
     def wait(self) -> None:
         """Let time pass, make due retries pending, and decide about a held one."""
         self.now_ms += self.dice.randint(1, 3_000)
-        while due := self.table.due(self.now_ms, 2):
-            self.move([(each, "pending") for each in due])
+        for lane in LANES:
+            while due := self.table.due(lane, self.now_ms, 2):
+                assert all(each.kind == lane for each in due)
+                self.move([(each, "pending") for each in due])
         assert not any(each.state == "retry" and each.due_ms <= self.now_ms for each in self.known.values())
         held = self.table.open(self.table.held("", 1))
         self.move([(each, self.dice.choice(["pending", "aborted"])) for each in held])
@@ -114,6 +122,15 @@ class Bench:
         )
         held = sorted(name for name, each in self.known.items() if each.state == "held")
         assert [each.dispatch_id for each in self.table.all("held")] == held
+        for channel in ("email", "webhook"):
+            for lane in LANES:
+                waiting = [
+                    each
+                    for each in self.known.values()
+                    if (each.state, each.channel, each.kind) == ("pending", channel, lane)
+                ]
+                assert self.table.waiting(channel, lane) == len(waiting)
+                assert (self.table.oldest_ms(channel, lane) is None) == (not waiting)
         assert self.table.running == sum(counts[state] for state in ("pending", "attempting", "retry"))
 
 
@@ -164,8 +181,8 @@ def test_partitions_do_not_see_each_other(tmp_path: Path) -> None:
         table = Dispatches(store, partition)
         assert len(list(table.load())) == 1
         names = [f"{at * 10 + kind:032x}" for kind in range(4)]
-        assert [each.dispatch_id for each in table.take("email", lambda lane: 9, 9)] == names[:1]
-        assert [each.dispatch_id for each in table.due(9, 9)] == names[1:2]
+        assert [each.dispatch_id for each in table.take("email", "transactional", lambda lane: 9, 9)] == names[:1]
+        assert [each.dispatch_id for each in table.due("transactional", 9, 9)] == names[1:2]
         assert table.held("", 9) == names[2:3]
         assert len(table.expired(9, 9)) == 1
         assert len(list(table.all())) == 4
@@ -199,12 +216,12 @@ def test_what_comes_due_before_its_commit_is_found_after_it(tmp_path: Path) -> N
     batch = store.batch()
     table.move(batch, Dispatch("1" * 32, "c", "email", "u", 0, 0), "retry", 5, 10)
     table.move(batch, Dispatch("2" * 32, "c", "email", "u", 0, 0), "sent", 5)
-    assert table.due(20, 9) == []
+    assert table.due("transactional", 20, 9) == []
     assert table.expired(20, 9) == []
     table.stage_tally(batch)
     store.write(batch)
     table.publish()
 
-    assert [each.dispatch_id for each in table.due(21, 9)] == ["1" * 32]
+    assert [each.dispatch_id for each in table.due("transactional", 21, 9)] == ["1" * 32]
     assert len(table.expired(21, 9)) == 1
     store.close()

@@ -145,7 +145,7 @@ async def test_all_that_was_under_way_arrives_where_it_belongs(folder: Path, tmp
             counts.update(by_state)
         for _ in table.load():
             pass
-        waiting = table.take("email", lambda lane: USERS, USERS)
+        waiting = table.take("email", "transactional", lambda lane: USERS, USERS)
         assert {partition_of(each.user.encode(), partitions) for each in waiting} <= {at}
         assert all(each.request for each in waiting)
         assert all(a.seq < b.seq for a, b in pairwise(waiting))

@@ -159,7 +159,7 @@ async def test_every_declared_metric_moves_and_is_exposed(
     assert status == 200
     assert {family.name for metric in declared().values() for family in metric.collect()} <= set(families)
     lags = families["headrace_consumer_lag_records"].samples
-    assert len(lags) == 7 * PARTITIONS  # events, mailbox, three sends, and currents twice
+    assert len(lags) == 10 * PARTITIONS  # events, mailbox, sends of three channels in two lanes, and currents twice
     assert {sample.value for sample in lags} == {0}
 
 

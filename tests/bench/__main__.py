@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import msgspec
 
-from tests.bench import large_state, opponent, report, restoring, segments, stages, subject
+from tests.bench import large_state, opponent, providers, report, restoring, segments, stages, subject
 from tests.bench.child import run_child
 from tests.broker.kafka import Broker, BrokerUnavailableError
 
-PARTS: Final = ("throughput", "stages", "latency", "idle", "restore", "segments", "J3")
+PARTS: Final = ("throughput", "stages", "latency", "idle", "restore", "segments", "J3", "providers")
 JOBS: Final = ("J1", "J2")
 USERS: Final = ("zipf", "uniform")
 TRANSPORTS: Final = ("embedded", "kafka")
@@ -43,6 +43,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--transports", default=",".join(TRANSPORTS), help=f"of {', '.join(TRANSPORTS)}")
     parser.add_argument("--workers", default="1", help="numbers of worker processes on Kafka, such as 1,2")
     parser.add_argument("--restore-records", type=int, default=300_000, help="of 200 bytes; half as many of 1 kB")
+    parser.add_argument("--sends", type=int, default=50_000, help="messages of the providers part, for each channel")
     parser.add_argument("--no-opponent", action="store_true", help="do not start a broker and stock Faust")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the results to this file, as JSON")
@@ -202,6 +203,13 @@ class Run:
         _say(f"J3: {drain.user_count:,} and {plan.user_count:,} users")
         small = {"users": drain.user_count, **run_child("tests.bench.subject", drain)}
         self.results["J3"] = [small, run_child("tests.bench.large_state", plan)]
+
+    def providers(self) -> None:
+        """Messages per second and processor time per message, to minimal local providers."""
+        found = self.results["providers"] = []
+        for channel in ("email", "webhook"):
+            _say(f"providers: {channel}")
+            found.append(run_child("tests.bench.providers", providers.Plan(channel, self._arguments.sends)))
 
 
 def _say(text: str) -> None:

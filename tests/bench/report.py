@@ -32,7 +32,7 @@ def ratios(job: str, subject: Result, opponent: Result, alone: Result) -> Result
 
 def readable(results: Result) -> str:
     """Every part that was run, as text."""
-    parts = (_throughput, _ratios, _latency, _stages, _idle, _restore, _segments, _large_state)
+    parts = (_throughput, _ratios, _latency, _stages, _idle, _restore, _segments, _large_state, _providers)
     return "\n".join(line for part in parts for line in part(results))
 
 
@@ -132,3 +132,12 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> li
         return []
     lines = [f"| {' | '.join(str(cell) for cell in row)} |" for row in (head, ["---"] * len(head), *rows)]
     return ["", f"## {title}", "", *lines]
+
+
+def _providers(results: Result) -> Iterable[str]:
+    rows = [
+        (each["channel"], each["sends"], f"{each['sends_per_s']:,}", each["cpu_us"], each["sink_cpu_us"])
+        for each in results.get("providers", ())
+    ]
+    head = ("channel", "sends", "sends/s", "CPU µs", "CPU µs of the sink")
+    return _table("Providers: a backlog of decided sends, delivered", head, rows)

@@ -30,7 +30,7 @@ from streams.workspace import compile_workspace
 from tests.bench.workload import definitions
 
 EVENTS: Final = "events"
-OUTPUTS: Final = (topics.CURRENTS.name, topics.SEGMENT_CHANGES.name, topics.SENDS["log"].name)
+OUTPUTS: Final = (topics.CURRENTS.name, topics.SEGMENT_CHANGES.name, topics.sends_topic("log"))
 
 
 class Plan(msgspec.Struct, frozen=True):

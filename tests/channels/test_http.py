@@ -59,7 +59,7 @@ async def serving(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Endpo
 async def calling(*networks: str, resolver: AbstractResolver | None = None) -> AsyncIterator[Calls]:
     """A provider that may reach these networks."""
     guard = Guard([ip_network(network) for network in networks or ("127.0.0.1/32",)])
-    calls = Calls(HttpClient(guard, per_host_max=4, resolver=resolver))
+    calls = Calls(HttpClient(guard, resolver=resolver))
     try:
         yield calls
     finally:

@@ -193,10 +193,10 @@ def rendered_again() -> Replacements:
     """A repeated attempt goes out with other bytes than the first."""
     real = Delivery._attempting
 
-    def attempting(self: Delivery, batch: Any, table: Dispatches, dispatch: Dispatch) -> None:
+    def attempting(self: Delivery, table: Dispatches, dispatch: Dispatch, batch: Any) -> None:
         if dispatch.attempts:
             dispatch.request = dispatch.request.replace(b'"body":"', b'"body":" ')
-        real(self, batch, table, dispatch)
+        real(self, table, dispatch, batch)
 
     return [(Delivery, "_attempting", attempting)]
 

@@ -22,6 +22,11 @@ TROUBLES: dict[str, tuple[dict[str, object], str, str]] = {
     ),
     "Provider of b": ({"channels": [Channel("b", silent_hosts=1, sent=3)]}, "WARN", "others go on"),
     "Provider of c": ({"channels": [Channel("c", sent=8, failed=2)]}, "WARN", "20% of attempts failed"),
+    "Provider of e": (
+        {"channels": [Channel("e", waiting={"transactional": 1}, waiting_s={"transactional": 6.0, "bulk": 900.0})]},
+        "WARN",
+        "1 transactional send wait",
+    ),
     "Provider of d": ({"channels": [Channel("d", held=2)]}, "WARN", "2 sends uncertain"),
     "Segments and campaigns": (
         {"readers": [Reader("users", "mailbox", 3, "STALL", 5, "9 records wait and none is processed", 9, 40.0)]},

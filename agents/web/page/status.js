@@ -149,10 +149,10 @@ function stages(readers) {
 }
 
 function senders(channels) {
-  table("senders", [["Channel"], ["In flight", 1], ["Oldest", 1], ["Waiting", 1], ["To retry", 1], ["Uncertain", 1], ["Silent hosts", 1], ["Sent, 30 s", 1], ["Errors, 30 s", 1]],
+  table("senders", [["Channel"], ["In flight", 1], ["Oldest", 1], ["Waiting", 1], ["Bulk waiting", 1], ["To retry", 1], ["Uncertain", 1], ["Silent hosts", 1], ["Sent, 30 s", 1], ["Errors, 30 s", 1]],
     channels.map((each) => {
       const tried = each.sent + each.retried + each.failed;
-      return [each.name, `${each.in_flight} of ${each.in_flight_max}`, span(each.oldest_attempt_s), number(each.pending), number(each.retry),
+      return [each.name, `${each.in_flight} of ${each.in_flight_max}`, span(each.oldest_attempt_s), number(each.waiting.transactional), number(each.waiting.bulk), number(each.retry),
         number(each.held), number(each.silent_hosts), number(each.sent), tried ? `${Math.round(100 * (tried - each.sent) / tried)} %` : "–"];
     }), "no channels");
 }
