@@ -32,7 +32,7 @@ class FaustStandIn:
         self.owns: set[int] = set()
         self.crash_reason: BaseException | None = None
         self._crashed = asyncio.Event()
-        self._queues: dict[str, asyncio.Queue[Any]] = {}
+        self._queues: dict[str, list[asyncio.Queue[Any]]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._runs: list[tuple[Callable[[Any], Any], asyncio.Queue[Any]]] = []
         self._listed: tuple[set[TP], list[Any]] = (set(), [])
@@ -43,7 +43,8 @@ class FaustStandIn:
 
     def agent(self, channel: tuple[str, ...], *, name: str) -> Callable[[Callable[[Any], Any]], None]:
         queue: asyncio.Queue[Any] = asyncio.Queue()
-        self._queues.update(dict.fromkeys(channel, queue))
+        for topic in channel:
+            self._queues.setdefault(topic, []).append(queue)
 
         def register(run: Callable[[Any], Any]) -> None:
             self._runs.append((run, queue))
@@ -91,7 +92,8 @@ class FaustStandIn:
 
     async def callback(self, message: Any) -> None:
         self._on_take(self._slices, message.value)
-        self._queues[message.topic].put_nowait(message.value)
+        for queue in self._queues[message.topic]:
+            queue.put_nowait(message.value)
 
     async def sleep(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
