@@ -8,7 +8,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once test simulate alarms browser bench fast test-fast scan-proof isolation recovery-proof \
-	chaos check fmt schema clean
+	chaos check sdk fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -53,6 +53,9 @@ alarms: .venv/.dev-stamp ## break a fleet under a real Prometheus: its alerts mu
 browser: .venv/.dev-stamp ## the status page in Chromium, on three widths; SCREENSHOTS=folder keeps what was seen
 	@$(if $(SCREENSHOTS),mkdir -p $(SCREENSHOTS) && SCREENSHOTS=$(SCREENSHOTS)) \
 		.venv/bin/python -m pytest -n 0 tests/browser tests/broker/test_dead_worker_page.py $(ARGS)
+
+sdk: ## build sdk/dist/headrace.js anew and test it (needs node and npm); the built file is committed
+	@cd sdk && npm ci --no-audit --no-fund --silent && npm run --silent check && npm run --silent build && npm test
 
 check: .venv/.dev-stamp ## lint, format, types, layers, dependencies, spelling
 	.venv/bin/ruff check .

@@ -23,7 +23,7 @@ from agents.web import listing
 from agents.web.arguments import arguments_parser
 from config.compiled import is_compiled, use_compiled
 from config.settings import Settings, SettingsError, load_settings
-from config.workspace import DEMO_FOLDER, WorkspaceError, read_workspace
+from config.workspace import DEMO_FOLDER, WorkspaceError
 from streams.errors import BadDefinition, BadInput, BadSetting, HeadraceError
 
 Run = Callable[[Settings, argparse.Namespace], int]
@@ -177,24 +177,24 @@ def _letters_replay(settings: Settings, arguments: argparse.Namespace) -> int:
     return EXIT_INTERRUPTED if total["stopped"] else 0
 
 
+def _keys_create(settings: Settings, arguments: argparse.Namespace) -> int:
+    from agents.web.key_ring import make_key
+
+    made, told = make_key(arguments.name, arguments.scope)
+    _ask(settings, "keys_create", create=True, **told)
+    return _show(arguments, made, lambda made: f"{made['key']}\nsaid only this once; its id is {made['id']}")
+
+
 def _config_check(settings: Settings, arguments: argparse.Namespace) -> int:
     from config.check import check_settings
 
     return _show(arguments, check_settings(settings), _table)
 
 
-def _definitions(folder: Path) -> Any:
-    """The definitions in a folder, read and checked."""
-    from agents.definitions import check
-    from streams.definitions import read_definitions
-
-    found = read_definitions(read_workspace(folder))
-    check(found)
-    return found
-
-
 def _definitions_check(settings: Settings, arguments: argparse.Namespace) -> int:
-    found = _definitions(arguments.folder)
+    from agents.definitions import read_checked
+
+    found = read_checked(arguments.folder)
     answer = {"segments": len(found.segments), "campaigns": len(found.campaigns), "digest": found.digest}
     return _show(arguments, answer, lambda answer: f"nothing wrong: {listing.cell(answer)}")
 
@@ -202,7 +202,9 @@ def _definitions_check(settings: Settings, arguments: argparse.Namespace) -> int
 def _definitions_apply(settings: Settings, arguments: argparse.Namespace) -> int:
     import msgspec
 
-    found = msgspec.to_builtins(_definitions(arguments.folder))
+    from agents.definitions import read_checked
+
+    found = msgspec.to_builtins(read_checked(arguments.folder))
     return _show(arguments, _ask(settings, "apply", create=True, definitions=found), listing.applied)
 
 
@@ -380,6 +382,9 @@ RUNS: Final[dict[str, Run]] = {
     "move": _move,
     "dead-letters list": _letters_list,
     "dead-letters replay": _letters_replay,
+    "keys create": _keys_create,
+    "keys list": _asks("keys_listed", _table),
+    "keys revoke": _asks("keys_revoke", lambda key: f"{key}: revoked", "id"),
     "config check": _config_check,
     "definitions check": _definitions_check,
     "definitions apply": _definitions_apply,

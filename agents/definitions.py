@@ -200,6 +200,13 @@ def _differences(kind: str, old: Mapping[str, object], new: Mapping[str, object]
     ]
 
 
+def read_checked(folder: Path) -> Definitions:
+    """The definitions in a workspace folder. Raises WorkspaceError, or BadDefinition as `check` does."""
+    found = read_definitions(read_workspace(folder))
+    check(found)
+    return found
+
+
 def check(definitions: Definitions) -> None:
     """Compile everything, templates included. Raises BadDefinition with every fault, one per line."""
     workspace = compile_workspace(definitions, 0)

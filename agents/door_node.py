@@ -2,9 +2,10 @@
 
 import asyncio
 from platform import python_version
-from typing import Any
+from typing import Any, Final
 
 import faust
+from aiokafka.errors import KafkaError
 from prometheus_client import generate_latest
 
 from agents.campaigns import Campaigns
@@ -17,15 +18,19 @@ from agents.status.about import VERSION, about
 from agents.status.board import Board
 from agents.status.doorway import Doorway
 from agents.web.campaigns_api import CampaignsApi
-from agents.web.door import Door
+from agents.web.control import Command, ControlServer
+from agents.web.doors import doors
+from agents.web.key_ring import KEY_COMMANDS, KeyRing, ask_ring
 from agents.web.keys import Keys
 from agents.web.server import HttpServer
 from agents.web.status import StatusPage
 from config import metrics
 from config.clock import SystemClock
 from config.settings import Settings
-from streams.errors import BadSetting
+from streams.errors import BadSetting, HeadraceError
 from streams.events import JSONValue
+
+PATIENCE: Final = (HeadraceError, OSError, KafkaError)
 
 
 class DoorNode:
@@ -39,15 +44,17 @@ class DoorNode:
         self.folder = DataFolder(settings.data)
         self.log = KafkaLog(settings, Pace())
         self.failure: asyncio.Future[BaseException] | None = None
-        keys = Keys(settings.data, settings.api_key)
         clock = SystemClock()
+        self.key_ring = KeyRing(self.log, clock)
+        keys = Keys(settings.data, settings.api_key, self.key_ring)
         self.board = Board(Doorway(self.log, clock), clock, about(settings, "door"))
         page = StatusPage(self.board, None, self)
-        taker = Door(self.log, clock, keys)
+        taker = doors(settings, self.log, clock, keys)
         self._workspaces = Workspaces(self.log)
         self._campaigns = Campaigns(self._workspaces, TopicReports(settings), clock.now_ms)
         more = [CampaignsApi(self._campaigns, keys, clock)]
         self._server = HttpServer(lambda: False, self._metrics, taker, page, more=more)
+        self._control = ControlServer({name: self._command(name) for name in KEY_COMMANDS})
         self._watching: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -55,14 +62,25 @@ class DoorNode:
         self.failure = asyncio.get_running_loop().create_future()
         await self.log.start()
         await self._workspaces.load()
+        await self.key_ring.load()
+        await self._control.start(self.settings.data)
         await self._server.start(self.settings.http)
         self._watching = [asyncio.create_task(self.board.run()), asyncio.create_task(self._workspaces.follow())]
+        self._watching.append(asyncio.create_task(self.key_ring.follow(PATIENCE)))
         metrics.BUILD_INFO.labels(VERSION, python_version(), faust.__version__).set(1)
         self._server.ready = True
 
     async def ask(self, command: str, args: dict[str, Any]) -> JSONValue:
-        """Nothing: a door holds no state."""
+        """What concerns keys, which every door knows: else a door holds no state."""
+        if command in KEY_COMMANDS:
+            return await ask_ring(self.key_ring, command, args)
         raise BadSetting(f"{command!r} needs a worker; this process is a door")
+
+    def _command(self, name: str) -> Command:
+        async def run(args: dict[str, Any]) -> JSONValue:
+            return await self.ask(name, args)
+
+        return run
 
     async def _metrics(self) -> bytes:
         return await asyncio.to_thread(generate_latest, metrics.REGISTRY)
@@ -73,6 +91,7 @@ class DoorNode:
         for task in self._watching:
             task.cancel()
         await asyncio.gather(*self._watching, return_exceptions=True)
+        await self._control.stop(self.settings.data)
         await self._server.stop()
         await self._campaigns.stop()
         await self.log.stop()

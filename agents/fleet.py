@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
+from aiokafka.errors import KafkaError
 
 from agents.campaigns import Campaigns
 from agents.definitions import Workspaces
@@ -26,7 +27,8 @@ from agents.status.families import exposition
 from agents.web.campaigns import merge_campaigns
 from agents.web.campaigns_api import CampaignsApi
 from agents.web.control import ControlClient, ControlServer
-from agents.web.door import Door
+from agents.web.doors import doors
+from agents.web.key_ring import KEY_COMMANDS, KeyRing, ask_ring
 from agents.web.keys import Keys
 from agents.web.server import HttpServer
 from agents.web.status import StatusPage
@@ -42,6 +44,7 @@ LOOK_S: Final = 0.1
 RESTART_S_MIN: Final = 0.5
 RESTART_S_MAX: Final = 15.0
 EXIT_BAD_SETTING: Final = 2
+PATIENCE: Final = (HeadraceError, OSError, KafkaError)
 
 Answer = dict[str, Any]
 
@@ -86,17 +89,18 @@ class Fleet:
         self._workers = [_Worker(settings, number, command) for number in range(settings.workers)]
         self._watchers: list[asyncio.Task[None]] = []
         self._log = structlog.get_logger("headrace")
-        keys = Keys(settings.data, settings.api_key) if settings.http and door else None
         clock = SystemClock()
+        self.key_ring = KeyRing(self.log, clock)
+        keys = Keys(settings.data, settings.api_key, self.key_ring) if settings.http and door else None
         self._crew = Crew(self._workers, self.log, clock)
         self.board = Board(self._crew, clock, about(settings, "fleet"))
-        taker = Door(self.log, clock, keys) if keys else None
+        taker = doors(settings, self.log, clock, keys) if keys else None
         self._workspaces = Workspaces(self.log)
         self._campaigns = Campaigns(self._workspaces, TopicReports(settings), clock.now_ms)
         more = [CampaignsApi(self._campaigns, keys, clock)] if keys else []
         page = StatusPage(self.board, keys, self)
         self._server = HttpServer(self._has_failed, self._metrics, taker, page, more=more)
-        self._control = ControlServer({name: self._command(name) for name in (*MERGES, *OWN)})
+        self._control = ControlServer({name: self._command(name) for name in (*MERGES, *KEY_COMMANDS, *OWN)})
 
     async def start(self) -> None:
         """Apply the workspace, start every worker, and wait until all partitions are open.
@@ -108,10 +112,12 @@ class Fleet:
         self.failure = asyncio.get_running_loop().create_future()
         await self.log.start()
         await self._workspaces.load()
+        await self.key_ring.load()
         if self.settings.workspace is not None:
             await self._workspaces.adopt(self.settings.workspace, insist=True)
         await self._server.start(self.settings.http)
         self._watchers = [asyncio.create_task(self.board.run()), asyncio.create_task(self._workspaces.follow())]
+        self._watchers.append(asyncio.create_task(self.key_ring.follow(PATIENCE)))
         self._watchers.append(asyncio.create_task(follow_brokers(self.settings, self._crew.keep)))
         self._watchers += [asyncio.create_task(self._watch(worker)) for worker in self._workers]
         try:
@@ -173,6 +179,8 @@ class Fleet:
             return self.board.summary()
         if command == "report":
             return await self._campaigns.answer(**args)
+        if command in KEY_COMMANDS:
+            return await ask_ring(self.key_ring, command, args)
         merge = MERGES[command]
         if merge is _any_one:
             answer = await self._ask_any(command, args)

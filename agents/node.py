@@ -38,7 +38,8 @@ from agents.web.campaigns_api import CampaignsApi
 from agents.web.commands import COMMANDS
 from agents.web.control import ControlServer
 from agents.web.dead_letters import DeadLetters
-from agents.web.door import Door
+from agents.web.doors import doors
+from agents.web.key_ring import KeyRing
 from agents.web.keys import Keys
 from agents.web.queries import Queries
 from agents.web.server import HttpServer
@@ -81,6 +82,7 @@ class Node:
         self.queries = Queries(self.store, self.engine, self.workspaces)
         self.dead_letters = DeadLetters(self.store, self.engine)
         self.campaigns = Campaigns(self.workspaces, self._report_source(), clock.now_ms)
+        self.key_ring = KeyRing(self.engine.transport, clock)
         self.disk = Disk(settings)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -126,11 +128,11 @@ class Node:
             engine.register(agent)
         self.workspaces.on_change = self.users.switch
         has_door = door and bool(settings.http)
-        keys = Keys(settings.data, settings.api_key) if has_door else None
+        keys = Keys(settings.data, settings.api_key, self.key_ring) if has_door else None
         self.gauges = Gauges(self)
         self.watchdog = Watchdog()
         self.board = Board(self.gauges, self._clock, about(settings))
-        taker = Door(self.log, self._clock, keys, self.disk.is_low) if keys else None
+        taker = doors(settings, self.log, self._clock, keys, self.disk.is_low) if keys else None
         page = StatusPage(self.board, keys, self)
         more = [CampaignsApi(self.campaigns, keys, self._clock)] if keys else []
         self.server = HttpServer(self._has_failed, self._metrics, taker, page, self.disk.is_low, more)
@@ -139,6 +141,7 @@ class Node:
     async def start(self) -> None:
         """Load the workspace, then let records flow; returns when the partitions are open."""
         await self.connect()
+        await self.key_ring.load()
         if self.settings.workspace is not None:
             await self.workspaces.adopt(self.settings.workspace, insist=not self.settings.on_kafka)
         self.watchdog.start()

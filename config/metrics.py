@@ -96,6 +96,9 @@ CANARY_WAITING_SECONDS: Final = _gauge(
 )
 CANARY_INTERVAL_SECONDS: Final = _gauge("canary_interval_seconds", "How often a canary is sent; 0: never.")
 CANARIES_SENT: Final = _counter("canaries_sent_total", "Canaries that set out.")
+DOOR_REQUESTS: Final = _counter(
+    "door_requests_total", "Requests by permission and what the gate said.", "scope", "verdict"
+)
 DOOR_OBJECTS: Final = _counter("door_objects_total", "Objects that the door has taken.", "array")
 EXPORT_ROWS: Final = _counter("export_rows_total", "Rows in finished export files.", "sink")
 EXPORT_FILES: Final = _counter("export_files_total", "Finished export files.", "sink")

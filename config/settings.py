@@ -18,6 +18,8 @@ SECRETS: Final = ("api_key", "smtp", "kafka_password")
 EMBEDDED: Final = "embedded://"
 MEMORY_BYTES: Final = 144 * 1024 * 1024
 MEMORY_BYTES_MIN: Final = 16 * 1024 * 1024
+_APP_ID: Final = re.compile(r"[0-9A-Za-z_-]{8,64}")
+_ORIGIN: Final = re.compile(r"https?://[0-9a-z.\[\]:_-]+")
 _KAFKA: Final = re.compile(r"kafka://[^\s,/]+:\d+(,[^\s,/]+:\d+)*")
 EXPORT_TOPIC: Final = "topic://"
 PORT_MAX: Final = 65_535
@@ -107,6 +109,19 @@ class Settings(BaseSettings):
         float, Field(ge=0, lt=1, description="The same, as a share of the filesystem; 0: whatever is free.")
     ] = 0.01
 
+    app_ids: Annotated[
+        str, Field(description="Public ids of the apps whose pages may send through the SDK, with commas between.")
+    ] = ""
+    cors_origins: Annotated[
+        str, Field(description="Origins whose pages may reach the SDK's endpoint besides the door's own, or *.")
+    ] = ""
+    sdk_protected: Annotated[
+        str, Field(description="Attributes that no page may set through the SDK, with commas between.")
+    ] = ""
+    sdk_requests_per_s: Annotated[
+        float, Field(gt=0, le=100_000, description="Requests of each app's SDK that one door takes; more get 429.")
+    ] = 500
+
     kafka_security: Annotated[
         Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"], Field(description="How the brokers are spoken to.")
     ] = "plaintext"
@@ -181,9 +196,31 @@ class Settings(BaseSettings):
     @field_validator("http_allow")
     @classmethod
     def _networks(cls, networks: str | None) -> str | None:
-        for network in split_networks(networks):
+        for network in split_list(networks):
             ip_network(network)
         return networks
+
+    @field_validator("app_ids")
+    @classmethod
+    def _apps(cls, app_ids: str) -> str:
+        for app_id in split_list(app_ids):
+            if _APP_ID.fullmatch(app_id) is None:
+                raise ValueError(f"{app_id[:70]!r}: an app id has 8 to 64 letters, digits, - and _; a UUID is one")
+        return app_ids
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: str) -> str:
+        for origin in split_list(origins):
+            if origin != "*" and _ORIGIN.fullmatch(origin) is None:
+                raise ValueError(f"{origin[:70]!r}: write https://host or https://host:port, without a path, or *")
+        return origins
+
+    @model_validator(mode="after")
+    def _public_is_not_secret(self) -> Self:
+        if self.api_key is not None and self.api_key in split_list(self.app_ids):
+            raise ValueError("HEADRACE_APP_IDS holds HEADRACE_API_KEY, which no page may know; take another id")
+        return self
 
     @field_validator("http")
     @classmethod
@@ -201,7 +238,7 @@ class Settings(BaseSettings):
     @property
     def allowed_networks(self) -> list[IPv4Network | IPv6Network]:
         """The private networks that outgoing HTTP may reach."""
-        return [ip_network(network) for network in split_networks(self.http_allow)]
+        return [ip_network(network) for network in split_list(self.http_allow)]
 
     @property
     def exports_folder(self) -> Path | None:
@@ -217,9 +254,9 @@ class Settings(BaseSettings):
         return self.outbox or self.data / "outbox"
 
 
-def split_networks(networks: str | None) -> list[str]:
-    """The CIDRs of a list with commas between."""
-    return [network.strip() for network in (networks or "").split(",") if network.strip()]
+def split_list(text: str | None) -> list[str]:
+    """The parts of a list with commas between."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:

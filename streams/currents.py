@@ -62,8 +62,9 @@ def sessions(
 ) -> list[CurrentsRecord]:
     """The `SessionStart` or `SessionEnd` under `users.behaviors.app`, a user's first start as `FirstSession` too.
 
-    An id that nobody gave is empty: the two ids are not nullable in the schema. No duration: the start of
-    a session is not kept. The first session tells who the user was known to be at that moment.
+    An id that nobody gave is empty: the two ids are not nullable in the schema. A duration is what the
+    end says of it, for the start of a session is not kept. The first session tells who the user was known
+    to be at that moment.
     """
     shared: dict[str, JSONValue] = {
         "user_id": user_id(external_id),
@@ -72,7 +73,8 @@ def sessions(
         "session_id": event.session_id or "",
     }
     kind = "SessionStart" if event.started else "SessionEnd"
-    records = [_app(kind, event, {"id": _behaviour_id(cause, 0), **shared})]
+    lasted: dict[str, JSONValue] = {} if event.duration_s is None else {"duration": event.duration_s}
+    records = [_app(kind, event, {"id": _behaviour_id(cause, 0), **shared, **lasted})]
     if event.started and is_first:
         known = {name: attributes[field] for field, name in _PERSON.items() if attributes.get(field) is not None}
         records.append(_app("FirstSession", event, {"id": _behaviour_id(cause, 1), **shared, **known}))

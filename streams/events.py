@@ -41,13 +41,14 @@ class Attributes(msgspec.Struct, frozen=True, array_like=True, tag="attributes",
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True, tag="session", gc=False):
-    """A session of an app began, or ended."""
+    """A session of an app began, or ended; how long it was, where whoever tells its end knows."""
 
     started: bool
     time_ms: int
     app_id: str | None = None
     session_id: str | None = None
     id: str | None = None
+    duration_s: float | None = None
 
 
 Event: TypeAlias = CustomEvent | Purchase | Attributes | Session

@@ -33,6 +33,8 @@ REPORTS: Final = Topic(
 DEAD_LETTERS: Final = Topic("dead-letters", "intake, users", "Refused records, raw, with their position.")
 DEFINITIONS: Final = Topic("definitions", "operators", "Workspace versions, whole.", retention_s=None)
 
+KEYS: Final = Topic("keys", "operators", "Keys of the REST doors, as hashes.", retention_s=None)
+
 CHANNEL_NAMES: Final = ("email", "log", "webhook")
 SENDS: Final[dict[tuple[str, Lane], Topic]] = {
     **{
@@ -73,5 +75,6 @@ CATALOGUE: Final = (
     REPORTS,
     DEAD_LETTERS,
     DEFINITIONS,
+    KEYS,
 )
 BY_NAME: Final = {topic.name: topic for topic in CATALOGUE}

@@ -20,6 +20,7 @@ NAME_CHARS_MAX: Final = 255
 QUANTITY_MAX: Final = 100
 PRICE_MAX: Final = Decimal(10) ** 12
 PRICE_DECIMALS_MAX: Final = 8
+DURATION_S_MAX: Final = 366 * 86_400
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**64 - 1
 _CURRENCY: Final = re.compile(r"[A-Za-z]{3}")
@@ -56,6 +57,7 @@ class _SessionObject(msgspec.Struct):
     app_id: str | None = None
     session_id: str | None = None
     id: _Id | None = None
+    duration_s: Annotated[float, msgspec.Meta(ge=0, le=DURATION_S_MAX)] | None = None
 
 
 _Shape = TypeVar("_Shape")
@@ -145,7 +147,8 @@ def _check_price(price: Decimal) -> None:
 def session(data: bytes | msgspec.Raw, append_ms: int, *, started: bool) -> Session:
     """The session start or end in an object. Raises BadInput."""
     wire = decode_as(_session_decoder, data)
-    return Session(started, event_time(wire.time, append_ms), wire.app_id, wire.session_id, wire.id)
+    duration_s = None if started else wire.duration_s
+    return Session(started, event_time(wire.time, append_ms), wire.app_id, wire.session_id, wire.id, duration_s)
 
 
 def attributes(data: bytes | msgspec.Raw, append_ms: int, *, alone: bool) -> Attributes:

@@ -56,6 +56,8 @@ class Cargo:
     def records(self) -> Iterator[Output]:
         """Everything between the marks, in order."""
         yield from self._definitions()
+        for record in self._read(topics.KEYS.name, 0, 0):
+            yield self._output(topics.KEYS.name, 0, record)
         yield from self._outward()
         yield from self._sends()
         yield from self._rows()

@@ -49,6 +49,7 @@ def arguments_parser(description: str) -> argparse.ArgumentParser:
     check = _adder(add("config", "the settings"), "config ")
     check("check", "every setting in force, and where it comes from")
     _add_definitions(add("definitions", "workspaces: segments and campaigns"))
+    _add_keys(add("keys", "keys of the REST doors"))
     _add_moves(add)
     return parser
 
@@ -105,6 +106,20 @@ def _add_definitions(parser: argparse.ArgumentParser) -> None:
     verbs("apply", "put a workspace folder into force; users who exist are brought to it by a scan", folder)
     verbs("status", "how far a change of definitions is built over the users who exist, per partition")
     verbs("schema", "print the JSON Schema of a workspace's files")
+
+
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    verbs = _adder(parser, "keys ")
+    scope = _word("--scope", "a permission, such as users.track; give one or more", metavar="PERMISSION")
+    name = _word("--name", "what the key is for", default="unnamed")
+    verbs(
+        "create",
+        "make a key that opens some endpoints, and say it, only this once",
+        {**scope, "action": "append", "default": []},
+        name,
+    )
+    verbs("list", "every key, what it opens, and when it was last used, but never the key itself")
+    verbs("revoke", "let a key open nothing any more", _word("id", "as `keys list` shows it"))
 
 
 def _add_moves(add: Add) -> None:

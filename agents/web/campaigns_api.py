@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 
 from agents.campaigns import Campaigns
+from agents.web.gate import refusal
 from agents.web.keys import Keys
 from config.clock import Clock
 from streams.campaign_api import LENGTH_MAX, data_series, details, end_of_day_s, listed
@@ -20,7 +21,7 @@ Answer = Callable[[Mapping[str, str]], Awaitable[dict[str, Any]]]
 
 
 class CampaignsApi:
-    """Three questions, each with the key; what is wrong in one is said in the words of the parameter."""
+    """Three questions, each with its permission; what is wrong in one is said in the words of the parameter."""
 
     def __init__(self, campaigns: Campaigns, keys: Keys, clock: Clock) -> None:
         self._campaigns = campaigns
@@ -29,14 +30,15 @@ class CampaignsApi:
 
     def add_routes(self, app: web.Application) -> None:
         """The paths."""
-        app.router.add_get("/campaigns/list", self._serve(self._list))
-        app.router.add_get("/campaigns/details", self._serve(self._details))
-        app.router.add_get("/campaigns/data_series", self._serve(self._data_series))
+        app.router.add_get("/campaigns/list", self._serve("campaigns.list", self._list))
+        app.router.add_get("/campaigns/details", self._serve("campaigns.details", self._details))
+        app.router.add_get("/campaigns/data_series", self._serve("campaigns.data_series", self._data_series))
 
-    def _serve(self, answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def _serve(self, scope: str, answer: Answer) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def serve(request: web.Request) -> web.Response:
-            if not self._keys.allow(request.headers.get("Authorization", "")):
-                return web.json_response({"message": "Invalid API key"}, status=401)
+            refused = refusal(request, self._keys, scope)
+            if refused is not None:
+                return refused
             try:
                 body = await answer(request.query)
             except BadSetting as error:

@@ -14,6 +14,8 @@ from agents.definitions import refuse_past
 from agents.delivery.held import change_held_offline
 from agents.status.families import families_of
 from agents.web.dead_letters import DeadLetters
+from agents.web.key_ring import COMMANDS as RING_COMMANDS
+from agents.web.key_ring import KeyRing
 from agents.web.queries import Queries
 from config import metrics
 from streams import topics
@@ -213,6 +215,7 @@ COMMANDS: Final = {
     "dead_letters": _reader("newest", "dead_letters", DeadLetters),
     "report": _reader("answer", "campaigns", Campaigns),
     "replay": _reader("replay", "dead_letters", DeadLetters),
+    **{f"keys_{name}": _reader(name, "key_ring", KeyRing) for name in RING_COMMANDS},
     "append": _append,
     "apply": _apply,
     "status": _status,

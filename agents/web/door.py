@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from agents.engine.transport import Log
+from agents.web.gate import refusal
 from agents.web.keys import Keys
 from config import metrics
 from config.clock import Clock
@@ -55,8 +56,9 @@ class Door:
             return await self._take(body)
 
     def _refusal(self, request: web.Request) -> web.Response | None:
-        if not self._keys.allow(request.headers.get("Authorization", "")):
-            return _said(401, "Invalid API key")
+        refused = refusal(request, self._keys, "users.track")
+        if refused is not None:
+            return refused
         if self._is_full():
             metrics.LIMIT_HITS.labels("door_disk_low").inc()
             headers = {"Retry-After": DISK_RETRY_AFTER_S}

@@ -1,23 +1,17 @@
 """The HTTP server of a process: health, metrics, and the door where there is one."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from agents.web.door import BODY_BYTES_MAX, Door
+from agents.web.door import BODY_BYTES_MAX
+from agents.web.doors import Routes
 from agents.web.status import StatusPage
 from streams.errors import BadSetting
 
 STOP_S_MAX: Final = 2.0
-
-
-class Routes(Protocol):
-    """Whatever is served at paths of its own."""
-
-    def add_routes(self, app: web.Application) -> None:
-        """Add them."""
 
 
 class HttpServer:
@@ -27,7 +21,7 @@ class HttpServer:
         self,
         has_failed: Callable[[], bool],
         metrics: Callable[[], Awaitable[bytes]],
-        door: Door | None,
+        door: Routes | None,
         status: StatusPage | None = None,
         is_full: Callable[[], bool] = lambda: False,
         more: Sequence[Routes] = (),

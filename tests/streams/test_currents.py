@@ -15,6 +15,7 @@ from streams.effects import CurrentsRecord
 from streams.events import CustomEvent, JSONValue, Purchase, Session
 from streams.exports import SCHEMAS, decode_row, event_type_of, row, topic_headers, topic_value
 from streams.ids import currents_id, definition_api_id, user_id
+from streams.ingest.raw_record import read_record
 from streams.mailbox import Cause, Outcome, OutcomeKind
 
 CAUSE = Cause("00112233aabbccdd", 3, 17, 2)
@@ -113,6 +114,19 @@ def test_session(event: Session, kind: str, app_id: str, session_id: str) -> Non
     assert record.time_ms == NOW_MS
     assert record.fields["app_id"] == app_id
     assert record.fields["session_id"] == session_id
+    assert "duration" not in record.fields
+
+
+def test_a_session_s_end_says_how_long_it_was() -> None:
+    """The duration that the end tells is exported, in seconds; a start has none whatever it says."""
+    end = b'{"type":"session_end","external_id":"u1","session_id":"s1","duration_s":61.5}'
+    told = read_record(None, end, NOW_MS).routed[0].event
+    assert isinstance(told, Session)
+    (record,) = sessions("u1", told, CAUSE, {}, is_first=False)
+    assert record.fields["duration"] == 61.5
+    begun = read_record(None, end.replace(b"_end", b"_start"), NOW_MS).routed[0].event
+    assert isinstance(begun, Session)
+    assert begun.duration_s is None
 
 
 def test_first_session() -> None:
