@@ -11,22 +11,20 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
-from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 from agents.web import listing
 from agents.web.arguments import arguments_parser
+from agents.web.asking import Run, ask, asks, by, loop, progress, session_of, show, table
 from config.compiled import is_compiled, use_compiled
 from config.settings import Settings, SettingsError, load_settings
 from config.workspace import DEMO_FOLDER, WorkspaceError
 from streams.errors import BadDefinition, BadInput, BadSetting, HeadraceError
 
-Run = Callable[[Settings, argparse.Namespace], int]
 TAIL_COLUMNS: Final = ("partition", "offset", "time", "key", "headers", "value")
 EXIT_INTERRUPTED: Final = 130
 ASKED_WRONGLY: Final = (SettingsError, WorkspaceError, BadSetting, BadDefinition, BadInput)
@@ -50,74 +48,6 @@ def main(argv: list[str] | None = None) -> int:
         return 2 if isinstance(error, ASKED_WRONGLY) else 1
 
 
-# ---- showing
-
-
-def _show(arguments: argparse.Namespace, answer: Any, view: Callable[[Any], str]) -> int:
-    """JSON for machines, else the answer as people read it."""
-    text = json.dumps(answer) if arguments.json else view(answer)
-    print(text)
-    return 0
-
-
-def _table(rows: Any, *columns: str) -> str:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    return listing.table(rows, columns, width=width, nothing="none")
-
-
-def _by(name: str) -> Callable[[Any], str]:
-    return lambda answer: _table(listing.named(answer, name))
-
-
-def _progress(sent: int, total: int, seconds: float) -> None:
-    if sys.stderr.isatty():
-        rate = f", {sent / seconds:,.0f}/s" if seconds else ""
-        print(f"\r  {sent:,} of {total:,} records sent{rate}", end="", file=sys.stderr, flush=True)
-
-
-# ---- asking
-
-
-def _loop(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run on uvloop."""
-    import uvloop
-
-    return uvloop.run(work)
-
-
-def _session(settings: Settings, *, create: bool = False) -> Any:
-    from agents.web.session import Session
-
-    return Session(settings, _open_folder, create=create)
-
-
-async def _open_folder(settings: Settings) -> Any:
-    from agents.node import Node
-    from config.clock import SystemClock
-
-    node = Node(settings, SystemClock())
-    await node.connect()
-    return node
-
-
-def _ask(settings: Settings, command: str, *, create: bool = False, **args: Any) -> Any:
-    """Ask the running process, or the folder itself when none runs."""
-
-    async def asked() -> Any:
-        async with _session(settings, create=create) as session:
-            return await session.ask(command, args)
-
-    return _loop(asked())
-
-
-def _asks(command: str, view: Callable[[Any], str], *names: str) -> Run:
-    def run(settings: Settings, arguments: argparse.Namespace) -> int:
-        answer = _ask(settings, command, **{name: getattr(arguments, name) for name in names})
-        return _show(arguments, answer, view)
-
-    return run
-
-
 def _one_or_all(name: str | None, arguments: argparse.Namespace) -> str:
     """The name that was given, or `*`."""
     if bool(name) == arguments.all:
@@ -127,37 +57,37 @@ def _one_or_all(name: str | None, arguments: argparse.Namespace) -> str:
 
 def _pause(settings: Settings, arguments: argparse.Namespace) -> int:
     campaign = _one_or_all(arguments.campaign, arguments)
-    paused = _ask(settings, "pause", campaign=campaign, paused=arguments.command == "pause")
+    paused = ask(settings, "pause", campaign=campaign, paused=arguments.command == "pause")
     answer = {"campaign": campaign, "paused": paused}
     whose = "every campaign" if campaign == "*" else campaign
-    return _show(arguments, answer, lambda _: f"{whose}: {'paused' if paused else 'running'}")
+    return show(arguments, answer, lambda _: f"{whose}: {'paused' if paused else 'running'}")
 
 
 def _sends_list(settings: Settings, arguments: argparse.Namespace) -> int:
-    rows = _ask(settings, "dispatches", state=arguments.state, limit=arguments.limit)[: arguments.limit]
+    rows = ask(settings, "dispatches", state=arguments.state, limit=arguments.limit)[: arguments.limit]
     columns = ("dispatch_id", "campaign", "channel", "user", "state", "decided", "reason")
-    _show(arguments, rows, lambda rows: _table(rows, *columns))
+    show(arguments, rows, lambda rows: table(rows, *columns))
     if len(rows) == arguments.limit:
         print(f"the first {len(rows)}; there may be more, see --limit", file=sys.stderr)
     return 0
 
 
 def _report(settings: Settings, arguments: argparse.Namespace) -> int:
-    view = listing.report_csv if arguments.csv else lambda answer: _table(listing.report(answer))
-    return _asks("report", view, "campaign", "unit", "length")(settings, arguments)
+    view = listing.report_csv if arguments.csv else lambda answer: table(listing.report(answer))
+    return asks("report", view, "campaign", "unit", "length")(settings, arguments)
 
 
 def _settle(settings: Settings, arguments: argparse.Namespace) -> int:
-    count = _ask(settings, arguments.command.split()[1], dispatch_id=_one_or_all(arguments.id, arguments))
+    count = ask(settings, arguments.command.split()[1], dispatch_id=_one_or_all(arguments.id, arguments))
     if not count and arguments.id:
         raise BadSetting(f"no dispatch {arguments.id!r} is held; `sends list --held` shows those that are")
-    return _show(arguments, count, lambda count: f"{arguments.command}: {listing.cell(count)}")
+    return show(arguments, count, lambda count: f"{arguments.command}: {listing.cell(count)}")
 
 
 def _letters_list(settings: Settings, arguments: argparse.Namespace) -> int:
-    rows = _ask(settings, "dead_letters", reason=arguments.reason, limit=arguments.limit)
+    rows = ask(settings, "dead_letters", reason=arguments.reason, limit=arguments.limit)
     rows = sorted(rows, key=lambda row: row["at"])[-arguments.limit :]
-    return _show(arguments, rows, lambda rows: _table(listing.letters(rows)))
+    return show(arguments, rows, lambda rows: table(listing.letters(rows)))
 
 
 def _letters_replay(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -169,11 +99,11 @@ def _letters_replay(settings: Settings, arguments: argparse.Namespace) -> int:
         for signum in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(signum, stop.set)
         wanted = {"reason": arguments.reason, "limit": arguments.limit, "again": arguments.again}
-        async with _session(settings) as session:
+        async with session_of(settings) as session:
             return await replay_all(session, **wanted, is_stopped=stop.is_set)
 
-    total = _loop(work())
-    _show(arguments, total, summary)
+    total = loop(work())
+    show(arguments, total, summary)
     return EXIT_INTERRUPTED if total["stopped"] else 0
 
 
@@ -181,14 +111,14 @@ def _keys_create(settings: Settings, arguments: argparse.Namespace) -> int:
     from agents.web.key_ring import make_key
 
     made, told = make_key(arguments.name, arguments.scope)
-    _ask(settings, "keys_create", create=True, **told)
-    return _show(arguments, made, lambda made: f"{made['key']}\nsaid only this once; its id is {made['id']}")
+    ask(settings, "keys_create", create=True, **told)
+    return show(arguments, made, lambda made: f"{made['key']}\nsaid only this once; its id is {made['id']}")
 
 
 def _config_check(settings: Settings, arguments: argparse.Namespace) -> int:
     from config.check import check_settings
 
-    return _show(arguments, check_settings(settings), _table)
+    return show(arguments, check_settings(settings), table)
 
 
 def _definitions_check(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -196,7 +126,7 @@ def _definitions_check(settings: Settings, arguments: argparse.Namespace) -> int
 
     found = read_checked(arguments.folder)
     answer = {"segments": len(found.segments), "campaigns": len(found.campaigns), "digest": found.digest}
-    return _show(arguments, answer, lambda answer: f"nothing wrong: {listing.cell(answer)}")
+    return show(arguments, answer, lambda answer: f"nothing wrong: {listing.cell(answer)}")
 
 
 def _definitions_apply(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -205,7 +135,7 @@ def _definitions_apply(settings: Settings, arguments: argparse.Namespace) -> int
     from agents.definitions import read_checked
 
     found = msgspec.to_builtins(read_checked(arguments.folder))
-    return _show(arguments, _ask(settings, "apply", create=True, definitions=found), listing.applied)
+    return show(arguments, ask(settings, "apply", create=True, definitions=found), listing.applied)
 
 
 def _definitions_schema(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -219,13 +149,13 @@ def _send(settings: Settings, arguments: argparse.Namespace) -> int:
     from agents.web.lines import send_lines
 
     async def work(stream: Any) -> Any:
-        async with _session(settings, create=True) as session:
-            return await send_lines(session, stream, end=arguments.end, report=lambda n: _progress(n, n, 0))
+        async with session_of(settings, create=True) as session:
+            return await send_lines(session, stream, end=arguments.end, report=lambda n: progress(n, n, 0))
 
     stream = sys.stdin.buffer if arguments.file == "-" else Path(arguments.file).open("rb")  # noqa: SIM115
     with stream:
-        count = _loop(work(stream))
-    return _show(arguments, {"records": count}, lambda _: f"{count:,} records sent")
+        count = loop(work(stream))
+    return show(arguments, {"records": count}, lambda _: f"{count:,} records sent")
 
 
 def _import(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -236,10 +166,10 @@ def _import(settings: Settings, arguments: argparse.Namespace) -> int:
     choices = Choices(arguments.kind, read_mapping(arguments.map), arguments.again)
 
     async def work() -> Any:
-        async with nullcontext() if arguments.dry_run else _session(settings, create=True) as session:
-            return await import_csv(session, arguments.file, choices, SystemClock(), lambda n: _progress(n, n, 0))
+        async with nullcontext() if arguments.dry_run else session_of(settings, create=True) as session:
+            return await import_csv(session, arguments.file, choices, SystemClock(), lambda n: progress(n, n, 0))
 
-    return _show(arguments, _loop(work()), summary)
+    return show(arguments, loop(work()), summary)
 
 
 # ---- carrying elsewhere
@@ -249,8 +179,8 @@ def _backup(settings: Settings, arguments: argparse.Namespace) -> int:
     from agents.backup import refuse_on_kafka
 
     refuse_on_kafka(settings)
-    answer = _ask(settings, "backup", folder=str(arguments.folder.absolute()))
-    return _show(arguments, answer, listing.tree)
+    answer = ask(settings, "backup", folder=str(arguments.folder.absolute()))
+    return show(arguments, answer, listing.tree)
 
 
 def _restore(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -259,14 +189,14 @@ def _restore(settings: Settings, arguments: argparse.Namespace) -> int:
 
     options = {"hold": arguments.hold, "hold_for_ms": arguments.hold_for}
     work = restore(settings, SystemClock(), arguments.folder, **options)
-    return _show(arguments, _loop(work), listing.tree)
+    return show(arguments, loop(work), listing.tree)
 
 
 def _move(settings: Settings, arguments: argparse.Namespace) -> int:
     from agents.move.mover import move
     from config.clock import SystemClock
 
-    return _show(arguments, _loop(move(settings, SystemClock(), arguments.folder)), listing.tree)
+    return show(arguments, loop(move(settings, SystemClock(), arguments.folder)), listing.tree)
 
 
 # ---- serving
@@ -275,7 +205,7 @@ def _move(settings: Settings, arguments: argparse.Namespace) -> int:
 def _serve(settings: Settings, work: Any, role: str) -> int:
     from agents.process import serve
 
-    return int(_loop(serve(lambda: _site(settings, role), work)))
+    return int(loop(serve(lambda: _site(settings, role), work)))
 
 
 def _site(settings: Settings, role: str) -> Any:
@@ -340,7 +270,7 @@ def _demo(settings: Settings, arguments: argparse.Namespace) -> int:
     last: list[str] = []
 
     async def work(site: Any, stop: asyncio.Event) -> None:
-        await replay.run(site.log, site, _progress)
+        await replay.run(site.log, site, progress)
         await site.ask("flush", {})
         line = await result(site.ask, replay.seconds)
         print(summary(settings, line, await site.ask("dispatches", {"limit": 3})), file=sys.stderr)
@@ -362,18 +292,18 @@ RUNS: Final[dict[str, Run]] = {
     "demo": _demo,
     "send": _send,
     "import": _import,
-    "user": _asks("user", listing.tree, "external_id"),
-    "explain": _asks("explain", listing.why, "external_id", "segment"),
+    "user": asks("user", listing.tree, "external_id"),
+    "explain": asks("explain", listing.why, "external_id", "segment"),
     "report": _report,
-    "segments": _asks("segments", _by("segment")),
-    "status": _asks("status", listing.status),
-    "lag": _asks("lag", lambda rows: _table(listing.lag(rows))),
-    "tail": _asks("tail", lambda rows: _table(rows, *TAIL_COLUMNS), "topic", "limit"),
+    "segments": asks("segments", by("segment")),
+    "status": asks("status", listing.status),
+    "lag": asks("lag", lambda rows: table(listing.lag(rows))),
+    "tail": asks("tail", lambda rows: table(rows, *TAIL_COLUMNS), "topic", "limit"),
     "pause": _pause,
     "resume": _pause,
-    "campaigns": _asks("campaigns", _table),
-    "campaigns cancel": _asks("cancel", listing.tree, "campaign"),
-    "sends": _asks("sends", _by("campaign")),
+    "campaigns": asks("campaigns", table),
+    "campaigns cancel": asks("cancel", listing.tree, "campaign"),
+    "sends": asks("sends", by("campaign")),
     "sends list": _sends_list,
     "sends release": _settle,
     "sends discard": _settle,
@@ -383,12 +313,12 @@ RUNS: Final[dict[str, Run]] = {
     "dead-letters list": _letters_list,
     "dead-letters replay": _letters_replay,
     "keys create": _keys_create,
-    "keys list": _asks("keys_listed", _table),
-    "keys revoke": _asks("keys_revoke", lambda key: f"{key}: revoked", "id"),
+    "keys list": asks("keys_listed", table),
+    "keys revoke": asks("keys_revoke", lambda key: f"{key}: revoked", "id"),
     "config check": _config_check,
     "definitions check": _definitions_check,
     "definitions apply": _definitions_apply,
-    "definitions status": _asks("scans", _table),
+    "definitions status": asks("scans", table),
     "definitions schema": _definitions_schema,
 }
 

@@ -48,7 +48,7 @@ def commands(parser: ArgumentParser) -> Iterator[str]:
     for action in parser._actions:
         if isinstance(action, _SubParsersAction):
             for below in action.choices.values():
-                if below.get_default("command") not in ("dead-letters", "config", "definitions"):
+                if below.get_default("command") not in ("dead-letters", "config", "definitions", "keys"):
                     yield below.get_default("command")
                 yield from commands(below)
 

@@ -118,7 +118,7 @@ class Rig:
         """A decided send."""
         profile: dict[str, Any] = {"email_address": f"{user}@b.c", "home_city": host}
         version = self.workspaces.latest_version
-        return Send(f"{number:032x}", channel, channel, user, version, START_MS, profile, {}, {}, lane)
+        return Send(f"{number:032x}", channel, channel, user, version, START_MS, profile, {}, {}, lane=lane)
 
     async def record(self, *sends: Send) -> None:
         """Hand a slice of sends to the agent, and wait until it is finished."""
