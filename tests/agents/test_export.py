@@ -351,4 +351,4 @@ async def test_the_topic_alone(tmp_path: Path) -> None:
         ("users.behaviors.CustomEvent", "u1")
     ]
     assert not (tmp_path / "data" / "exports").exists()
-    assert {row["agent"] for row in lags} == {"intake", "users", "delivery"}
+    assert {row["agent"] for row in lags} == {"intake", "users", "delivery", "reports"}
