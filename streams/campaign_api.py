@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from streams.campaign_report import Found, Period, total_of
+from streams.campaigns.conversions import compile_conversions
 from streams.campaigns.variants import CONTROL
 from streams.definitions import CampaignDefinition
 from streams.ids import definition_api_id, variation_api_id
@@ -98,8 +99,12 @@ def details(known: Known, found: Found) -> dict[str, Any]:
         "tags": [],
         "teams": [],
         "messages": _messages(definition) if definition else {},
-        "conversion_behaviors": [],
+        "conversion_behaviors": _behaviours(definition) if definition else [],
     }
+
+
+def _behaviours(definition: CampaignDefinition) -> list[dict[str, Any]]:
+    return [dict(each.behaviour) for each in compile_conversions(definition.conversions)]
 
 
 def _schedule_type(definition: CampaignDefinition | None) -> str:

@@ -2,16 +2,20 @@
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import lru_cache
 from typing import Final
 
+from streams.campaigns.conversions import Conversion
 from streams.campaigns.variants import CONTROL
 from streams.codec import to_json
 from streams.effects import CurrentsRecord
 from streams.events import CustomEvent, JSONValue, Purchase, Session
-from streams.ids import currents_id, definition_api_id, user_id, variation_api_id
+from streams.ids import currents_id, definition_api_id, dispatch_id, user_id, variation_api_id
 from streams.mailbox import Cause, Outcome
 from streams.policy.retry import RETRIES_EXHAUSTED
+from streams.profiles.row import OpenWindow
+from streams.times import SECOND_MS
 
 ABORT_LOG_CHARS_MAX: Final = 128
 REASON_CHARS_MAX: Final = 1_024
@@ -107,6 +111,36 @@ def enroll_in_control(external_id: str, campaign: str, dispatch_id: str, at_ms: 
         **campaign_fields(campaign, CONTROL),
     }
     return CurrentsRecord(event_type, at_ms, fields)
+
+
+def conversion(
+    external_id: str,
+    incarnation: int,
+    campaign: str,
+    window: OpenWindow,
+    converted: Conversion,
+    time_ms: int,
+    amount: tuple[Decimal, str] | None,
+) -> CurrentsRecord:
+    """The `users.campaigns.Conversion` of an entry, at the event's own time.
+
+    `conversion_behavior` is a JSON text. It says what was done, and beside that when the message was decided
+    (`sent_at`, in seconds), and the `revenue` and `currency` of a purchase that no other conversion of it has.
+    """
+    event_type = "users.campaigns.Conversion"
+    entry = dispatch_id(campaign, external_id, incarnation, window.entry)
+    behaviour: dict[str, JSONValue] = {**converted.behaviour, "sent_at": window.at_ms // SECOND_MS}
+    if amount is not None:
+        behaviour |= {"revenue": str(amount[0]), "currency": amount[1]}
+    fields: dict[str, JSONValue] = {
+        "id": currents_id(entry, event_type, str(converted.index), str(window.at_ms)),
+        "user_id": user_id(external_id),
+        "external_user_id": external_id,
+        **campaign_fields(campaign, window.variant),
+        "conversion_behavior_index": converted.index,
+        "conversion_behavior": to_json(behaviour).decode(),
+    }
+    return CurrentsRecord(event_type, time_ms, fields)
 
 
 def campaign_fields(campaign: str, variant: str) -> dict[str, JSONValue]:

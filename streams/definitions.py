@@ -129,6 +129,23 @@ class VariantDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     message: Annotated[dict[str, Any], Meta(description="Its keys are those of the channel.")]
 
 
+CONVERSIONS_MAX: Final = 4
+
+
+class SessionTrigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The start of a session."""
+
+
+class ConversionDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a campaign was made for: exactly one of these, done within a time after the message."""
+
+    name: Annotated[DefinitionName, Meta(description="For people; reports call it A to D by its place.")]
+    event: Annotated[EventTrigger | None, Meta(description="The user does a custom event.")] = None
+    purchase: Annotated[PurchaseTrigger | None, Meta(description="The user buys; {} for any purchase.")] = None
+    session: Annotated[SessionTrigger | None, Meta(description="The user starts a session: {}.")] = None
+    within: Annotated[Duration, Meta(description="From the message on, at most 30d.")] = "3d"
+
+
 class CampaignDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One message, or several to compare, triggered by what a user does or becomes, or sent on a schedule."""
 
@@ -158,6 +175,10 @@ class CampaignDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         int,
         Meta(ge=0, le=99, description="Percent of the users who enter that get no message, to compare with."),
     ] = 0
+    conversions: Annotated[
+        list[ConversionDefinition],
+        Meta(max_length=CONVERSIONS_MAX, description="What counts as success, the primary one first."),
+    ] = []
 
 
 CHANNEL_KEY: Final = "channel"

@@ -74,6 +74,7 @@ def _refine(defs: Schema) -> None:
         "dependentRequired": {"rrule": ["start"], "start": ["rrule"]},
     }
     defs["Rate"] |= {"minProperties": 1}
+    defs["ConversionDefinition"]["oneOf"] = [{"required": [kind]} for kind in ("event", "purchase", "session")]
     defs["Condition"] |= {"minProperties": 1, "maxProperties": 1}
     defs["EmailMessage"]["anyOf"] = [{"required": [part], "properties": {part: _TEXT}} for part in ("text", "html")]
     for each in defs.values():

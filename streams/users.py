@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 from streams import currents
 from streams.builds import Build
+from streams.campaigns.attribution import convert
+from streams.campaigns.conversions import SESSION
 from streams.campaigns.enter import enter, forget_old, record_outcome, release, started
 from streams.campaigns.merge import merge_history
 from streams.campaigns.planned import enter_planned, release_planned
@@ -16,7 +18,7 @@ from streams.campaigns.schedule import Occurrence
 from streams.campaigns.trigger import Campaign
 from streams.effects import CurrentsRecord, Effect, SegmentChange
 from streams.errors import BadInput
-from streams.events import Attributes, CustomEvent, Event, Properties, Purchase
+from streams.events import Attributes, CustomEvent, Event, Properties, Purchase, Session
 from streams.identity import tell_consent
 from streams.mailbox import Cause, Outcome
 from streams.profiles.apply import (
@@ -60,13 +62,15 @@ def decide_event(
         forget_old(user)
     properties = event.properties if isinstance(event, (CustomEvent, Purchase)) else {}
     starting: list[Campaign] = []
-    for signal in _signals(event):
+    signals = _signals(event)
+    for signal in signals:
         starting += started(user, workspace, signal, now_ms, properties)
     try:
         changes, effects = _apply(user, user_key, event, cause, now_ms, workspace)
     except BadInput:
         user.seen = seen  # refused is not applied: the event may come again once there is room
         raise
+    effects += convert(user, user_key, workspace, signals, event, properties, now_ms) if user.windows else []
     for campaign in starting:
         effects += enter(user, user_key, campaign, workspace, now_ms, event.time_ms, properties)
     ordinals = asked_of_new(workspace, changes) if is_new else affected(workspace, changes)
@@ -87,6 +91,8 @@ def _signals(event: Event) -> tuple[str, ...]:
         return (f"event:{event.name}",)
     if isinstance(event, Purchase):
         return ("purchases", f"product:{event.product_id}")
+    if isinstance(event, Session) and event.started:
+        return (SESSION,)
     return ()
 
 

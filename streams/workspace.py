@@ -5,6 +5,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from streams.campaigns.conversions import Conversion
 from streams.campaigns.trigger import Campaign, compile_campaign
 from streams.definitions import ALL_CAMPAIGNS, CampaignDefinition, Definitions, SegmentDefinition
 from streams.errors import BadDefinition
@@ -43,6 +44,7 @@ class Workspace(msgspec.Struct, frozen=True):
     those that a user enters of whom nothing is known, and all that refer to them. `signals` maps what happens
     to the campaigns it starts, in order of name, without paused ones. `scheduled` are the campaigns with a
     plan that nobody has cancelled, in order of name, paused ones among them; `cancelled` are digests of plans.
+    `conversions` maps what happens to the campaigns whose open windows it may convert.
     """
 
     version: int
@@ -60,6 +62,7 @@ class Workspace(msgspec.Struct, frozen=True):
     paused: frozenset[str]
     scheduled: Mapping[str, Campaign] = {}
     cancelled: Mapping[str, Sequence[str]] = {}
+    conversions: Mapping[str, tuple[tuple[str, Conversion], ...]] = {}
 
     def is_paused(self, campaign: str) -> bool:
         """Whether the campaign, or all of them, are paused."""
@@ -108,6 +111,7 @@ def compile_workspace(definitions: Definitions, version: int) -> Workspace:
             if campaign.plan is not None and campaign.plan.digest not in definitions.cancelled.get(name, ())
         },
         definitions.cancelled,
+        _index((each.signal, (name, each)) for name, campaign in campaigns.items() for each in campaign.conversions),
     )
 
 

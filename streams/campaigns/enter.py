@@ -1,6 +1,7 @@
 """Entering a campaign: history, delay, and the send that follows."""
 
 from streams import currents, ids
+from streams.campaigns.conversions import open_window
 from streams.campaigns.trigger import Campaign, accepts
 from streams.campaigns.variants import CONTROL, choose
 from streams.effects import Effect
@@ -40,16 +41,22 @@ def enter(
     """
     if not may_receive(campaign.channel, user.attributes):
         return []
-    history = user.campaigns.get(campaign.name)
-    entry = history.entries + 1 if history else 1
-    variant = choose(campaign.name, campaign.variants, campaign.control, user_key, history)
-    user.campaigns[campaign.name] = CampaignHistory(entry, now_ms, variant)
+    entry = note_entry(user, user_key, campaign, now_ms)
     due_ms = min(event_ms, now_ms) + campaign.delay_ms
     read = {name: properties[name] for name in campaign.reads.event_properties if name in properties}
     if campaign.delay_ms and due_ms > now_ms:
         user.waiting.append(Waiting(due_ms, campaign.name, entry, read))
         return []
     return [send_of(user, user_key, campaign, workspace, now_ms, entry, read)]
+
+
+def note_entry(user: User, user_key: str, campaign: Campaign, at_ms: int) -> int:
+    """Write into the row that the user enters, and as which variant; returns the number of the entry."""
+    history = user.campaigns.get(campaign.name)
+    entry = history.entries + 1 if history else 1
+    variant = choose(campaign.name, campaign.variants, campaign.control, user_key, history)
+    user.campaigns[campaign.name] = CampaignHistory(entry, at_ms, variant)
+    return entry
 
 
 def release(user: User, user_key: str, workspace: Workspace, now_ms: int) -> list[Effect]:
@@ -93,6 +100,8 @@ def send_of(
     dispatch = ids.dispatch_id(campaign.name, user_key, user.incarnation, entry)
     history = user.campaigns[campaign.name]
     variant = history.variant = choose(campaign.name, campaign.variants, campaign.control, user_key, history)
+    if campaign.conversions:
+        open_window(user, campaign.name, entry, variant, now_ms)
     if variant == CONTROL:
         return currents.enroll_in_control(user_key, campaign.name, dispatch, now_ms)
     user.dispatches[dispatch] = OpenDispatch(campaign.name, campaign.channel, now_ms, variant=variant)

@@ -2,7 +2,9 @@
 
 from msgspec.structs import replace
 
+from streams.campaigns.conversions import merged_windows
 from streams.campaigns.trigger import Campaign
+from streams.campaigns.variants import merged_choice
 from streams.profiles.row import CampaignHistory, User
 from streams.workspace import Workspace
 
@@ -10,7 +12,8 @@ from streams.workspace import Workspace
 def merge_history(user: User, other: User, workspace: Workspace) -> None:
     """Write another user's campaigns, what waits for its delay, and dispatches into the row.
 
-    Entries are summed and the newest counts for eligibility. Dispatches keep their ids. What waits goes on
+    Entries are summed and the newest counts for eligibility; of two variants the user's own is the one. Dispatches
+    keep their ids. What waits goes on
     waiting as an entry behind the user's own, unless one person could not have entered twice so soon: then the
     user's own entry is the one.
     """
@@ -22,8 +25,10 @@ def merge_history(user: User, other: User, workspace: Workspace) -> None:
             user.waiting.append(replace(waiting, entry=own.entries + waiting.entry))
     for name, theirs in other.campaigns.items():
         own = user.campaigns.get(name, CampaignHistory(0, theirs.last_ms))
-        user.campaigns[name] = CampaignHistory(own.entries + theirs.entries, max(own.last_ms, theirs.last_ms))
+        entries, last_ms = own.entries + theirs.entries, max(own.last_ms, theirs.last_ms)
+        user.campaigns[name] = CampaignHistory(entries, last_ms, merged_choice(own.variant, theirs.variant))
     user.dispatches.update(other.dispatches)
+    user.windows = merged_windows(user.windows, other.windows)
 
 
 def _is_once(campaign: Campaign, own: CampaignHistory, theirs: CampaignHistory) -> bool:

@@ -1,11 +1,11 @@
 """Entering a scheduled campaign: at once, or when it is the user's own time."""
 
-from streams.campaigns.enter import send_of
+from streams.campaigns.enter import note_entry, send_of
 from streams.campaigns.schedule import Occurrence
 from streams.campaigns.trigger import Campaign, accepts
 from streams.effects import Effect
 from streams.policy.consent import may_receive
-from streams.profiles.row import CampaignHistory, User, Waiting
+from streams.profiles.row import User, Waiting
 from streams.workspace import Workspace
 
 
@@ -53,7 +53,5 @@ def release_planned(user: User, user_key: str, workspace: Workspace, now_ms: int
 def _enter(
     user: User, user_key: str, campaign: Campaign, workspace: Workspace, now_ms: int, due_ms: int
 ) -> list[Effect]:
-    history = user.campaigns.get(campaign.name)
-    entry = history.entries + 1 if history else 1
-    user.campaigns[campaign.name] = CampaignHistory(entry, due_ms)
+    entry = note_entry(user, user_key, campaign, due_ms)
     return [send_of(user, user_key, campaign, workspace, now_ms, entry, {})]

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from streams.campaigns.conversions import Conversion, compile_conversions
 from streams.campaigns.schedule import Plan, compile_schedule
 from streams.campaigns.template_fields import TemplateFields, fields_read
 from streams.campaigns.variants import Variant, compile_variants, read_message
@@ -41,6 +42,7 @@ class Campaign(msgspec.Struct, frozen=True):
     variants: tuple[Variant, ...] = ()
     control: int = 0
     plan: Plan | None = None
+    conversions: tuple[Conversion, ...] = ()
 
 
 def compile_campaign(definition: CampaignDefinition) -> Campaign:
@@ -69,6 +71,7 @@ def compile_campaign(definition: CampaignDefinition) -> Campaign:
         variants,
         definition.control,
         plan,
+        compile_conversions(definition.conversions),
     )
 
 

@@ -82,6 +82,15 @@ class Devices(msgspec.Struct, array_like=True, tag="devices", gc=False):
     told: dict[str, JSONScalar] = {}
 
 
+class OpenWindow(msgspec.Struct, array_like=True, gc=False):
+    """The last entry into a campaign with conversions: when it was decided, and which of them it has, as bits."""
+
+    at_ms: int
+    entry: int
+    variant: str = ""
+    done: int = 0
+
+
 class User(msgspec.Struct, array_like=True, gc=False):
     """One user. Fields are only ever appended, so that rows of older versions stay readable.
 
@@ -92,7 +101,8 @@ class User(msgspec.Struct, array_like=True, gc=False):
     anonymous and known users; None for whoever has neither been identified nor has a device. `hours` is when
     in the day the user is there (`hours.py`); None where nothing is known. `fanned` counts the fan-outs of the
     partition that the row was last written by; `chosen` are the numbers of those that have found the user in
-    their audience and not sent yet.
+    their audience and not sent yet. `windows` are by campaign, and closed by the first event that comes when they
+    are over.
     """
 
     version: int
@@ -118,6 +128,7 @@ class User(msgspec.Struct, array_like=True, gc=False):
     hours: bytes | None = None
     fanned: int = 0
     chosen: list[int] = []
+    windows: dict[str, OpenWindow] = {}
 
 
 class _Head(msgspec.Struct, array_like=True, gc=False):
