@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import shutil
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -18,9 +19,8 @@ from pathlib import Path
 from tests.broker.kafka import BrokerUnavailableError
 from tests.browser.chromium import chromium
 from tests.mel.play import Gaps, Played, play
-from tests.mel.product import KEY
 from tests.mel.stage import Stage, stage
-from tests.mel.story import CAMPAIGN, Story
+from tests.mel.story import Story
 
 TRANSPORTS = ("embedded", "kafka")
 ASKED_WRONGLY = 2
@@ -34,6 +34,7 @@ def main() -> int:
         return ASKED_WRONGLY
     folder = (arguments.folder / arguments.transport).absolute()
     shutil.rmtree(folder, ignore_errors=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing of the story stays behind
     began = time.monotonic()
     try:
         played = asyncio.run(_play(folder, arguments))
@@ -78,7 +79,7 @@ def _links(found: Stage, shots: Path, played: Played) -> None:
     places = {
         "Mel's profile": found.folder / "mel.json",
         "Mel's mail": found.folder / "mail-to-mel.html",
-        "the report": f"{found.folder / 'report.html'}; with --stay {found.product.url}/campaigns/{CAMPAIGN}, key {KEY}",
+        "the report": found.folder / "report.html",
         "the export": found.product.exports,
         "what it looked like": shots,
     }
