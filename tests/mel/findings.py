@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from email.utils import parsedate_to_datetime
 from typing import Final
 
 from tests.mel.ledger import Fact, fact
-from tests.mel.people import LIKES_WANTED, MEL
+from tests.mel.people import DAYS_OF_HISTORY, LIKES_WANTED, MEL
 from tests.mel.shop_server import html_of
-from tests.mel.stage import Row
+from tests.mel.stage import APP, Row
 from tests.mel.story import ANONYMOUS_STORY, BEST_MINUTE, CAMPAIGN, KNOWN_STORY, PRODUCT, SEGMENT, Story
 
 GREETING: Final = re.compile(r"Hello ([^,<]+),")
@@ -42,7 +43,14 @@ async def browsed(story: Story) -> list[Fact]:
 async def merged(story: Story) -> list[Fact]:
     """What the device did is Mel's, once, and the device has no profile any more."""
     rows = await story.rows(EVENT, name="article_liked", device_id=story.device)
+    orphans = await story.rows("users.UserOrphan")
     return [
+        fact(
+            "the device is Mel's",
+            "export",
+            _orphans(orphans),
+            [f"{story.device} of {(await story.profile())['user_id']}"],
+        ),
         fact(
             "the like before the log-in",
             "profile",
@@ -148,12 +156,51 @@ async def wished(story: Story) -> list[Fact]:
     ]
 
 
+async def reported(story: Story) -> list[Fact]:
+    """The report counts what the export lists, and nobody's session was told twice."""
+    sends, control = await story.rows(SEND), await story.rows("users.campaigns.EnrollInControl")
+    listed = await story.product.get("/campaigns/list")
+    campaign_id = next(each["id"] for each in listed["campaigns"] if each["name"] == CAMPAIGN)
+    series = await story.product.get("/campaigns/data_series", campaign_id=campaign_id, length="7")
+    sessions = [row["session_id"] for row in await story.rows("users.behaviors.app.SessionStart", app_id=APP)]
+    profile = await story.profile()
+    return [
+        fact("the report", "API", _totals(series["data"]), _expected(sends, control)),
+        fact("sessions in the shop", "export", sessions, sorted(set(sessions))),
+        fact("all sessions", "profile", profile["sessions"]["count"], DAYS_OF_HISTORY + len(sessions)),
+    ]
+
+
+def _expected(sends: list[Row], control: list[Row]) -> list[str]:
+    """What the report must say of these, and of the one who opened, clicked and wished."""
+    of_variant = Counter(row["message_variation_name"] for row in sends)
+    lines = [f"{variant} sent {count}" for variant, count in of_variant.items()]
+    return [*lines, f"recipients {len(sends) + len(control)}", "opens 1", "clicks 1", "conversions 1"]
+
+
+def _totals(days: list[Row]) -> list[str]:
+    """The same lines out of Braze's series by day."""
+    found: Counter[str] = Counter()
+    for day in days:
+        found["conversions"] += day["conversions"]
+        found["recipients"] += day["unique_recipients"]
+        for each in day["messages"]["email"]:
+            found[f"{each['variation_name']} sent"] += each.get("sent", 0)
+            found["opens"] += each.get("unique_opens", 0)
+            found["clicks"] += each.get("unique_clicks", 0)
+    return [f"{name} {count}" for name, count in found.items() if count]
+
+
 def _counts(profile: Row, *names: str) -> list[str]:
     return [f"{name} {profile['events'][name]['count']}" for name in names if name in profile["events"]]
 
 
 def _entries(profile: Row) -> list[str]:
     return [f"{name} {found['entries']}" for name, found in profile["campaigns"].items()]
+
+
+def _orphans(rows: list[Row]) -> list[str]:
+    return [f"{row['device_id']} of {row['orphaned_by_id']}" for row in rows]
 
 
 def _article(row: Row) -> str:
@@ -176,8 +223,3 @@ def _dispatches(rows: list[Row]) -> list[str]:
 def _dispatch(story: Story) -> str:
     """Of the mail that Mel got."""
     return str(story.shop.mail_to(MEL.email)["X-Headrace-Dispatch"])
-
-
-async def reported(story: Story) -> list[Fact]:
-    """The report says the same as the export."""
-    return []
