@@ -13,6 +13,7 @@ import fastavro
 
 from streams.times import DAY_MS
 from tests.channels.mail_server import mail_server
+from tests.mel.people import MEL
 from tests.mel.product import Product, product
 from tests.mel.shop_server import Shop, shop
 from tests.mel.story_clock import StoryClock
@@ -76,5 +77,5 @@ async def stage(folder: Path, transport: str) -> AsyncIterator[Stage]:
         )
         open_shop.settings["door"] = running.url
         running.settings["TRACKING_URL"] = running.url
-        mel = await stack.enter_async_context(visitor(folder / "browser", clock))
+        mel = await stack.enter_async_context(visitor(folder / "browser", clock, MEL.time_zone))
         yield Stage(folder, clock, running, open_shop, mel)

@@ -13,6 +13,7 @@ from tests.mel.story_clock import StoryClock
 PERSON = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 """A headless browser says that it is one, and neither SDK nor tracking takes a robot for a person."""
 
+WIDTH, HEIGHT = 900, 660
 CLOCK = """(() => {
   const real = Date, offset = %d;
   class StoryDate extends real {
@@ -73,11 +74,14 @@ class Visitor:
 
 
 @asynccontextmanager
-async def visitor(folder: Path, clock: StoryClock, width: int = 900) -> AsyncIterator[Visitor]:
-    """A browser until the block ends; raises what `browser` raises."""
+async def visitor(folder: Path, clock: StoryClock, zone: str) -> AsyncIterator[Visitor]:
+    """A browser until the block ends, at home in a time zone, which the SDK tells; raises what `browser` raises."""
     async with browser(folder) as page:
         await page.call("Page.enable")
         await page.call("Network.enable")
         await page.call("Network.setUserAgentOverride", userAgent=PERSON)
-        await page.look(width, dark=False)
+        await page.call("Emulation.setTimezoneOverride", timezoneId=zone)
+        await page.call(
+            "Emulation.setDeviceMetricsOverride", width=WIDTH, height=HEIGHT, deviceScaleFactor=1, mobile=False
+        )
         yield Visitor(page, clock)
