@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from tests.mel import findings
 from tests.mel.ledger import Fact
-from tests.mel.product import GONE, LOOK_S
+from tests.mel.product import GONE, LOOK_S, CommandError
 from tests.mel.story import Story
 
 FACTS_S_MAX: Final = 60.0
@@ -122,7 +122,7 @@ async def play(story: Story, gaps: Gaps, tell: Tell) -> Played:
         for step in STEPS:
             if step.lasts:
                 played.facts += await step.facts(story)
-    except (*GONE, AssertionError, KeyError, StopIteration) as error:
+    except (*GONE, CommandError, AssertionError, KeyError, StopIteration) as error:
         played.error = f"{type(error).__name__}: {error}"
     return played
 
