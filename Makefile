@@ -8,7 +8,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once test simulate alarms browser bench fast test-fast scan-proof isolation recovery-proof \
-	chaos check sdk fmt schema clean
+	chaos mel check sdk fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -46,6 +46,10 @@ recovery-proof: .venv/.dev-stamp ## two workers over a million users: planned re
 
 chaos: .venv/.dev-stamp ## kill the product at every crash point and verify what came out; QUICK=1 for the short run
 	@.venv/bin/python -m tests.chaos $(if $(QUICK),--quick) $(ARGS)
+
+mel: .venv/.dev-stamp ## one person's story through every layer, verified; TRANSPORT=kafka, CHAOS=1, SCREENSHOTS=folder
+	@.venv/bin/python -m tests.mel $(if $(TRANSPORT),--transport $(TRANSPORT)) $(if $(CHAOS),--chaos $(CHAOS)) \
+		$(if $(SCREENSHOTS),--screenshots $(SCREENSHOTS)) $(if $(STAY),--stay) $(ARGS)
 
 alarms: .venv/.dev-stamp ## break a fleet under a real Prometheus: its alerts must fire then, and only then
 	@.venv/bin/python -m tests.deploy.alarms $(ARGS)

@@ -78,6 +78,8 @@ class Broker:
     """
 
     ready_s_max = READY_S_MAX
+    program: Sequence[str] = ("kafka.Kafka",)
+    """What Java is told to run, options before it included; its argument is the file of properties."""
 
     def __init__(
         self,
@@ -179,7 +181,7 @@ class Broker:
             self._format(jars)
         with (self.folder / "console.log").open("ab") as console:
             self._process = subprocess.Popen(
-                [*self._java(jars, HEAP_MIB), "kafka.Kafka", str(self.folder / "server.properties")],
+                [*self._java(jars, HEAP_MIB), *self.program, str(self.folder / "server.properties")],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
