@@ -29,7 +29,7 @@ NAMES = (
     "Femi",
     "Gwen",
     "Hugo",
-    "Ines",
+    "Inga",
     "Jon",
     "Kira",
     "Liam",
