@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
@@ -100,14 +99,19 @@ async def _open_folder(settings: Settings) -> Any:
     return node
 
 
+def _within(settings: Settings, work: Callable[[Any], Any], *, create: bool = False) -> Any:
+    """What work gives that needs a session."""
+
+    async def run() -> Any:
+        async with _session(settings, create=create) as session:
+            return await work(session)
+
+    return _loop(run())
+
+
 def _ask(settings: Settings, command: str, *, create: bool = False, **args: Any) -> Any:
     """Ask the running process, or the folder itself when none runs."""
-
-    async def asked() -> Any:
-        async with _session(settings, create=create) as session:
-            return await session.ask(command, args)
-
-    return _loop(asked())
+    return _within(settings, lambda session: session.ask(command, args), create=create)
 
 
 def _asks(command: str, view: Callable[[Any], str], *names: str) -> Run:
@@ -162,17 +166,10 @@ def _letters_list(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _letters_replay(settings: Settings, arguments: argparse.Namespace) -> int:
     """Ctrl-C and SIGTERM stop it between two portions, with what it has done."""
-    from agents.web.replay import replay_all, summary
+    from agents.web.replay import replay_until_stopped, summary
 
-    async def work() -> Any:
-        stop = asyncio.Event()
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-        wanted = {"reason": arguments.reason, "limit": arguments.limit, "again": arguments.again}
-        async with _session(settings) as session:
-            return await replay_all(session, **wanted, is_stopped=stop.is_set)
-
-    total = _loop(work())
+    wanted = {"reason": arguments.reason, "limit": arguments.limit, "again": arguments.again}
+    total = _within(settings, lambda session: replay_until_stopped(session, **wanted))
     _show(arguments, total, summary)
     return EXIT_INTERRUPTED if total["stopped"] else 0
 
@@ -218,13 +215,10 @@ def _definitions_schema(settings: Settings, arguments: argparse.Namespace) -> in
 def _send(settings: Settings, arguments: argparse.Namespace) -> int:
     from agents.web.lines import send_lines
 
-    async def work(stream: Any) -> Any:
-        async with _session(settings, create=True) as session:
-            return await send_lines(session, stream, end=arguments.end, report=lambda n: _progress(n, n, 0))
-
+    options = {"end": arguments.end, "report": lambda n: _progress(n, n, 0)}
     stream = sys.stdin.buffer if arguments.file == "-" else Path(arguments.file).open("rb")  # noqa: SIM115
     with stream:
-        count = _loop(work(stream))
+        count = _within(settings, lambda session: send_lines(session, stream, **options), create=True)
     return _show(arguments, {"records": count}, lambda _: f"{count:,} records sent")
 
 
@@ -240,6 +234,13 @@ def _import(settings: Settings, arguments: argparse.Namespace) -> int:
             return await import_csv(session, arguments.file, choices, SystemClock(), lambda n: _progress(n, n, 0))
 
     return _show(arguments, _loop(work()), summary)
+
+
+def _mail(settings: Settings, arguments: argparse.Namespace) -> int:
+    from agents.web.mail_commands import COMMANDS
+
+    answer = _within(settings, lambda session: COMMANDS[arguments.command](session, settings, arguments))
+    return _show(arguments, answer, listing.tree)
 
 
 # ---- carrying elsewhere
@@ -377,6 +378,7 @@ RUNS: Final[dict[str, Run]] = {
     "sends list": _sends_list,
     "sends release": _settle,
     "sends discard": _settle,
+    "bounces": _mail,
     "backup": _backup,
     "restore": _restore,
     "move": _move,

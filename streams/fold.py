@@ -8,7 +8,7 @@ from streams import canary, identity, users
 from streams.builds import Build, difference
 from streams.effects import CurrentsRecord, Effect, Post, Refused, SegmentChange
 from streams.errors import BadInput, BadState
-from streams.events import Attributes, CustomEvent, Event, Purchase
+from streams.events import Attributes, CustomEvent, Engagement, Event, Purchase
 from streams.fanning import Fanning
 from streams.fanouts import FanOut
 from streams.mailbox import (
@@ -314,6 +314,9 @@ class Fold:
         user = self._row(user_key)
         is_new = user is None
         if user is None:
+            if isinstance(letter.event, Engagement):
+                self._refuse_unknown(user_key, value, letter.cause, now_ms)
+                return
             user = new_user(now_ms, self.position.built, self.position.fanned)
         elif user.links is not None and self._send_on(user_key, user, letter, value):
             return
@@ -337,6 +340,12 @@ class Fold:
         else:
             _count(totals, letter.event)
         self._keep(user_key, user, old_timer_ms, effects)
+
+    def _refuse_unknown(self, user_key: str, value: bytes, cause: Cause, now_ms: int) -> None:
+        """An old link brings nobody back who has been deleted since."""
+        self.position.totals.refused += 1
+        detail = "nobody of that id is known, so nothing was sent to them that they could have opened"
+        self.effects.append(Refused("unknown_user", "token", detail, cause, user_key, now_ms, value))
 
     def _outcome(self, user_key: str, value: bytes, outcome: Outcome) -> None:
         user = self._row(user_key)
@@ -394,5 +403,7 @@ def _count(totals: Totals, event: Event) -> None:
         totals.revenue[event.currency] = amount
     elif isinstance(event, Attributes):
         totals.attributes += 1
+    elif isinstance(event, Engagement):
+        totals.engagements += 1
     else:
         totals.sessions += 1
