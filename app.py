@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, Final
 
 from agents.web import listing
 from agents.web.arguments import arguments_parser
-from agents.web.asking import Run, ask, asks, by, loop, progress, session_of, show, table
+from agents.web.asking import Run, ask, asks, by, loop, progress, session_of, show, table, within
 from config.compiled import is_compiled, use_compiled
 from config.settings import Settings, SettingsError, load_settings
 from config.workspace import DEMO_FOLDER, WorkspaceError
@@ -92,17 +91,10 @@ def _letters_list(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _letters_replay(settings: Settings, arguments: argparse.Namespace) -> int:
     """Ctrl-C and SIGTERM stop it between two portions, with what it has done."""
-    from agents.web.replay import replay_all, summary
+    from agents.web.replay import replay_until_stopped, summary
 
-    async def work() -> Any:
-        stop = asyncio.Event()
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-        wanted = {"reason": arguments.reason, "limit": arguments.limit, "again": arguments.again}
-        async with session_of(settings) as session:
-            return await replay_all(session, **wanted, is_stopped=stop.is_set)
-
-    total = loop(work())
+    wanted = {"reason": arguments.reason, "limit": arguments.limit, "again": arguments.again}
+    total = within(settings, lambda session: replay_until_stopped(session, **wanted))
     show(arguments, total, summary)
     return EXIT_INTERRUPTED if total["stopped"] else 0
 
@@ -148,13 +140,10 @@ def _definitions_schema(settings: Settings, arguments: argparse.Namespace) -> in
 def _send(settings: Settings, arguments: argparse.Namespace) -> int:
     from agents.web.lines import send_lines
 
-    async def work(stream: Any) -> Any:
-        async with session_of(settings, create=True) as session:
-            return await send_lines(session, stream, end=arguments.end, report=lambda n: progress(n, n, 0))
-
+    options = {"end": arguments.end, "report": lambda n: progress(n, n, 0)}
     stream = sys.stdin.buffer if arguments.file == "-" else Path(arguments.file).open("rb")  # noqa: SIM115
     with stream:
-        count = loop(work(stream))
+        count = within(settings, lambda session: send_lines(session, stream, **options), create=True)
     return show(arguments, {"records": count}, lambda _: f"{count:,} records sent")
 
 
@@ -170,6 +159,13 @@ def _import(settings: Settings, arguments: argparse.Namespace) -> int:
             return await import_csv(session, arguments.file, choices, SystemClock(), lambda n: progress(n, n, 0))
 
     return show(arguments, loop(work()), summary)
+
+
+def _mail(settings: Settings, arguments: argparse.Namespace) -> int:
+    from agents.web.mail_commands import COMMANDS
+
+    answer = within(settings, lambda session: COMMANDS[arguments.command](session, settings, arguments))
+    return show(arguments, answer, listing.tree)
 
 
 # ---- carrying elsewhere
@@ -307,6 +303,7 @@ RUNS: Final[dict[str, Run]] = {
     "sends list": _sends_list,
     "sends release": _settle,
     "sends discard": _settle,
+    "bounces": _mail,
     "backup": _backup,
     "restore": _restore,
     "move": _move,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from agents import signing
 from agents.backup_folder import MANIFEST, File, Manifest, describe, write_manifest
 from agents.web.keys import FILE_NAME
 from config.clock import Clock
@@ -83,8 +84,9 @@ def _rest(settings: Settings, folder: Path, exports: list[Path], made_ms: int) -
             _link(path, folder / EXPORTS / path.relative_to(settings.exports_folder))
     for path in sorted(settings.outbox_folder.glob("*")) if _is_own(settings, settings.outbox_folder) else ():
         _copy(path, folder / OUTBOX / path.name)
-    if (settings.data / FILE_NAME).exists():
-        _copy(settings.data / FILE_NAME, folder / FILE_NAME)
+    for name in (FILE_NAME, signing.FILE_NAME):
+        if (settings.data / name).exists():
+            _copy(settings.data / name, folder / name)
     files = [describe(folder, path) for path in sorted(folder.rglob("*")) if path.is_file()]
     write_manifest(folder, Manifest(made_ms, settings.app, settings.partitions, files))
     return {"folder": str(folder), "made": format_time(made_ms), "files": len(files), "bytes": _bytes(files)}

@@ -86,6 +86,8 @@ class Fleet:
         self.folder = DataFolder(settings.data)
         self.log = KafkaLog(settings, self.pace)
         self.failure: asyncio.Future[BaseException] | None = None
+        if door and settings.http and not (settings.tracking_url or settings.smtp):
+            settings = settings.model_copy(update={"tracking_url": f"http://{settings.http}"})  # this door's own
         self._workers = [_Worker(settings, number, command) for number in range(settings.workers)]
         self._watchers: list[asyncio.Task[None]] = []
         self._log = structlog.get_logger("headrace")
@@ -266,6 +268,7 @@ def _environment(settings: Settings, number: int, folder: Path) -> dict[str, str
         "OUTBOX": str(settings.outbox_folder.absolute()),
         "WORKSPACE": str(settings.workspace.absolute()) if settings.workspace else "",
         "CLOCK": settings.clock,
+        "TRACKING_URL": settings.tracking_url or "",
     }
     return {**os.environ, **{PREFIX + name: value for name, value in own.items()}}
 
@@ -309,6 +312,7 @@ MERGES: Final = {
     "segments": _sum,
     "sends": _sum,
     "totals": _sum,
+    "dispatch": _first,
     "dispatches": _sum,
     "dead_letters": _sum,
     "replay": _first,

@@ -6,6 +6,7 @@ from agents.engine.engine import Engine
 from agents.engine.slices import Slice
 from config import metrics
 from streams import topics
+from streams.engagement import SigningKeys
 from streams.intake import route
 from streams.records import Output
 from tables.positions import read_position, read_refused, stage_position, stage_refused
@@ -19,8 +20,10 @@ class Intake:
     name = NAME
     reads = (topics.EVENTS,)
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, keys: SigningKeys = ()) -> None:
+        """`keys` are those that engagements have to be signed by."""
         self._engine = engine
+        self._keys = keys
 
     async def open(self, partition: int) -> None:
         """Nothing is kept in memory."""
@@ -44,7 +47,7 @@ class Intake:
         topic_id = self._engine.transport.topic_id(piece.topic)
         outputs: list[Output] = []
         for record in piece.records:
-            outputs += route(record, topic_id, piece.partition, settings.partitions, settings.clock)
+            outputs += route(record, topic_id, piece.partition, settings.partitions, settings.clock, self._keys)
             if pace.spent:
                 await pace.rest()
         refused = [output for output in outputs if output.topic == topics.DEAD_LETTERS.name]

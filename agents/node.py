@@ -28,6 +28,7 @@ from agents.report_source import ReportSource, StoredReports
 from agents.reports import Reports
 from agents.retention import follow_brokers, run_retention
 from agents.scan import run_scans
+from agents.signing import signing_keys, tracking_of
 from agents.status.about import VERSION, about
 from agents.status.board import Board
 from agents.status.gauges import Gauges
@@ -114,13 +115,14 @@ class Node:
         """Register the agents, in the order in which data flows; `door`: this process takes events over HTTP too."""
         settings, engine = self.settings, self.engine
         read_retention(settings.retention)  # refused here rather than at the first look
+        signed_by = signing_keys(settings)
         self.users = Users(engine, self.workspaces)
-        providers = providers_of(settings)
-        self.delivery = Delivery(engine, self.workspaces, providers)
+        providers = providers_of(settings, signed_by)
+        self.delivery = Delivery(engine, self.workspaces, providers, tracking_of(settings, signed_by))
         self.canary = Canary(engine, canaries_of(providers), settings.canary_s)
         folder = settings.exports_folder
         self.export = Export(engine, AvroFiles(folder, settings.app) if folder else None)
-        agents: list[Agent] = [Intake(engine), self.users, self.delivery]
+        agents: list[Agent] = [Intake(engine, signed_by), self.users, self.delivery]
         agents += [self.export] if folder else []
         self.reports = Reports(engine)
         agents.append(self.reports)

@@ -38,6 +38,7 @@ _EVENT_TYPES: Final = {
     "purchases": "purchase",
     "attributes": "attributes",
     "sessions": "session",
+    "engagements": "engagement",
 }
 _MEASURED: Final = ("duplicates", "refused", "timers", "merged", "forwarded", "merge_values_left_out")
 

@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from channels.render.engine import RenderContext, Renderer
+from channels.tracking import Links
 from streams.definitions import Message
 from streams.mailbox import OutcomeKind
 
@@ -13,13 +14,15 @@ from streams.mailbox import OutcomeKind
 class Envelope(msgspec.Struct, frozen=True, gc=False):
     """What a rendered message needs beside its content.
 
-    `default_url` is where a webhook without a url of its own goes.
+    `default_url` is where a webhook without a url of its own goes; `links` are those back to our door, None where
+    nothing is tracked.
     """
 
     dispatch_id: str
     campaign: str
     decided_ms: int
     default_url: str = ""
+    links: Links | None = None
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):

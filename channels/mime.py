@@ -9,9 +9,13 @@ from typing import Final
 import msgspec
 
 from channels.mail_address import MailAddress, encoded, without_controls
+from streams.ingest.mail_report import PROOF_HEADER
 
 LINE_BYTES_MAX: Final = 998
 SUBJECT_PLAIN_MAX: Final = 200
+HEADER_URL_CHARS_MAX: Final = 900
+"""Of what stands in a header in one piece; longer lines are cut or refused on the way."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LINE_ENDS: Final = re.compile(r"\r\n?|\n")
 _SENDER: Final = re.compile(rb"^From: (?:.*<)?([^<>\s]+@[^<>\s]+?)>?$", re.MULTILINE)
@@ -21,7 +25,8 @@ _TARGET_UNFIT: Final = re.compile(r"[\x00-\x20\x7f<>,]|[^\x00-\x7f]")
 class Mail(msgspec.Struct, frozen=True, gc=False):
     """One rendered mail; no field but `text` and `html` may have line ends, and controls become spaces.
 
-    `unsubscribe` is a `mailto:` or `https:` address for List-Unsubscribe, or empty.
+    `unsubscribe` is a `mailto:` or `https:` address for List-Unsubscribe, or empty; `one_click` that it can be posted
+    to (RFC 8058). `proof` shows that a bounce is of this mail.
     """
 
     dispatch_id: str
@@ -34,6 +39,8 @@ class Mail(msgspec.Struct, frozen=True, gc=False):
     text: str
     html: str
     unsubscribe: str = ""
+    one_click: bool = False
+    proof: str = ""
 
 
 def build_mail(mail: Mail) -> bytes:
@@ -46,8 +53,10 @@ def build_mail(mail: Mail) -> bytes:
         ("To", mail.to.header),
         ("Subject", _words(mail.subject)),
         *([("List-Unsubscribe", f"<{mail.unsubscribe}>")] if mail.unsubscribe else []),
+        *([("List-Unsubscribe-Post", "List-Unsubscribe=One-Click")] if mail.unsubscribe and mail.one_click else []),
         ("X-Headrace-Campaign", _words(mail.campaign)),
         ("X-Headrace-Dispatch", mail.dispatch_id),
+        *([(PROOF_HEADER, mail.proof)] if mail.proof else []),
         ("MIME-Version", "1.0"),
     ]
     lines = "".join(f"{name}: {value}\n" for name, value in headers).encode()

@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Final
 
 import aiosmtplib
@@ -52,8 +53,18 @@ class Smtp:
     name = "smtp"
     limits = Limits(IN_FLIGHT_MAX, IN_FLIGHT_MAX, CONNECTIONS_MAX)
 
-    def __init__(self, server: SmtpServer, *, final_answer_s: float = FINAL_ANSWER_S) -> None:
-        """Connect as needed; `final_answer_s` is how long an answer to a whole mail may take."""
+    def __init__(
+        self,
+        server: SmtpServer,
+        *,
+        final_answer_s: float = FINAL_ANSWER_S,
+        sender: Callable[[Request], str] = lambda request: sender_of(request.body),
+    ) -> None:
+        """Connect as needed; `final_answer_s` is how long an answer to a whole mail may take.
+
+        `sender` gives the envelope's sender, to whom bounces go.
+        """
+        self._sender = sender
         self._server = server
         self._final_answer_s = final_answer_s
         self._tls: ssl.SSLContext | None = None
@@ -63,7 +74,7 @@ class Smtp:
         """Hand over one mail, once its server waits for it and it is still ours."""
         name = request.dispatch_id
         try:
-            client = await self._ready(sender_of(request.body), request.address)
+            client = await self._ready(self._sender(request), request.address)
         except _Refused as error:
             return Receipt(name, *error.receipt)  # type: ignore[arg-type]
         try:

@@ -36,6 +36,7 @@ MODULES: Final = (
     "streams.segments.counting",
     "streams.segments.membership",
     "streams.segments.predicate",
+    "streams.tally",
     "streams.times",
     "streams.track",
     "streams.users",

@@ -99,6 +99,10 @@ CANARIES_SENT: Final = _counter("canaries_sent_total", "Canaries that set out.")
 DOOR_REQUESTS: Final = _counter(
     "door_requests_total", "Requests by permission and what the gate said.", "scope", "verdict"
 )
+TRACKING_LOST: Final = _counter(
+    "tracking_lost_total", "Opens and clicks that were answered and could not be counted.", "kind"
+)
+TRACKING_REFUSED: Final = _counter("tracking_refused_total", "Requests for links that no key of ours has signed.")
 DOOR_OBJECTS: Final = _counter("door_objects_total", "Objects that the door has taken.", "array")
 EXPORT_ROWS: Final = _counter("export_rows_total", "Rows in finished export files.", "sink")
 EXPORT_FILES: Final = _counter("export_files_total", "Finished export files.", "sink")

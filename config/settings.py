@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from config.smtp_server import read_smtp_server
 
 PREFIX: Final = "HEADRACE_"
-SECRETS: Final = ("api_key", "smtp", "kafka_password")
+SECRETS: Final = ("api_key", "smtp", "kafka_password", "signing_key")
 EMBEDDED: Final = "embedded://"
 MEMORY_BYTES: Final = 144 * 1024 * 1024
 MEMORY_BYTES_MIN: Final = 16 * 1024 * 1024
@@ -22,6 +22,10 @@ _APP_ID: Final = re.compile(r"[0-9A-Za-z_-]{8,64}")
 _ORIGIN: Final = re.compile(r"https?://[0-9a-z.\[\]:_-]+")
 _KAFKA: Final = re.compile(r"kafka://[^\s,/]+:\d+(,[^\s,/]+:\d+)*")
 EXPORT_TOPIC: Final = "topic://"
+_BOUNCES: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,9}[A-Za-z0-9])?@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
+_BASE: Final = re.compile(
+    r"https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[A-Za-z0-9._~-]+)*/?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?/?"
+)
 PORT_MAX: Final = 65_535
 # Read by the tests' own harness, not by the product.
 _TEST_ONLY: Final = ("HEADRACE_TEST_KAFKA",)
@@ -61,6 +65,22 @@ class Settings(BaseSettings):
             repr=False,
             description="smtp://, smtp+starttls:// or smtps://[user:password@]host:port; unset: the outbox.",
         ),
+    ] = None
+    signing_key: Annotated[
+        str | None,
+        Field(
+            repr=False,
+            description="What links in messages are signed by, 32 characters or more; old keys behind commas. On "
+            "Kafka the same for every door and worker; the embedded log makes one.",
+        ),
+    ] = None
+    tracking_url: Annotated[
+        str | None,
+        Field(description="The door's public address, for links in messages; by default its own, into the outbox."),
+    ] = None
+    bounce_address: Annotated[
+        str | None,
+        Field(description="Where mail servers send bounces, as name+token@domain; name has at most 11 characters."),
     ] = None
     webhook_url: Annotated[
         str | None,
@@ -186,6 +206,20 @@ class Settings(BaseSettings):
             read_smtp_server(smtp)
         return smtp
 
+    @field_validator("tracking_url")
+    @classmethod
+    def _door_address(cls, url: str | None) -> str | None:
+        if url is not None and not _BASE.fullmatch(url):
+            raise ValueError("write https:// (or http://), the door's public host, and perhaps a port and a path")
+        return url
+
+    @field_validator("bounce_address")
+    @classmethod
+    def _bounces(cls, address: str | None) -> str | None:
+        if address is not None and not _BOUNCES.fullmatch(address):
+            raise ValueError("write name@domain; the name has 1 to 11 letters, digits, dots or hyphens")
+        return address
+
     @field_validator("webhook_url")
     @classmethod
     def _web_address(cls, url: str | None) -> str | None:
@@ -234,6 +268,17 @@ class Settings(BaseSettings):
     def sends_webhooks(self) -> bool:
         """Whether webhooks leave over HTTP rather than into the outbox."""
         return bool(self.webhook_url or self.http_allow)
+
+    @property
+    def tracking_base(self) -> str:
+        """Where links in messages lead, without a slash at the end; empty: nowhere.
+
+        Mails that really leave name no address that only this machine knows, so they need the setting; so does
+        Kafka, where the door may be anywhere.
+        """
+        if self.tracking_url:
+            return self.tracking_url.rstrip("/")
+        return f"http://{self.http}" if self.http and not (self.smtp or self.on_kafka) else ""
 
     @property
     def allowed_networks(self) -> list[IPv4Network | IPv6Network]:

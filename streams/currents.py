@@ -26,6 +26,7 @@ _CAMPAIGNS_REMEMBERED_MAX: Final = 4_096
 _PERSON: Final = {"gender": "gender", "country": "country", "language": "language", "time_zone": "timezone"}
 _SLUG: Final = re.compile(r"[a-z][a-z0-9_]*(?=:|$)")
 _REJECTION: Final = re.compile(r"55\d(?!\w)")
+_DEFERRAL: Final = re.compile(r"4\d\d(?!\w)")
 _STATUS: Final = re.compile(r"([1-5]\d\d)(?!\w)")
 _ENDPOINT: Final = re.compile(r"https?://(?P<host>[^/?#]+)(?P<path>[^?#]*)")
 
@@ -161,13 +162,13 @@ def message(
     | --- | --- | --- |
     | sent | `Send` | `Send` |
     | aborted | `Abort` | `Abort` |
-    | failed | `Bounce` if the mail system rejected it, else `Abort` | `Failure`, terminal |
+    | failed | `Bounce`, `SoftBounce` or `Abort`, as below | `Failure`, terminal |
     | retry | `Retry` | `Retry` |
     | held | None: it is still open | None |
 
-    Rejected means that the reason begins with an SMTP reply of 550 to 559, the codes of RFC 5321 by
-    which the receiving system refuses a mailbox or a message for good: readers of bounces take the
-    address for dead. Everything else that ends an email (a refused login, a provider that was away
+    A bounce means that the reason begins with an SMTP reply of 550 to 559, the codes of RFC 5321 by
+    which the receiving system refuses a mailbox or a message for good. Soft means that the last retry ended by
+    one of 400 to 499. Everything else that ends an email (a refused login, a provider that was away
     until the retries ran out) says nothing about the address, so it is an `Abort`.
 
     The channel `log`, and any other without export records of its own, gives None.
@@ -213,6 +214,9 @@ def _lifecycle(channel: str, outcome: Outcome) -> tuple[str | None, dict[str, JS
         return "Failure", _failure(outcome)
     if _REJECTION.match(outcome.reason):
         return "Bounce", {"bounce_reason": outcome.reason[:REASON_CHARS_MAX]}
+    last = outcome.reason.removeprefix(RETRIES_EXHAUSTED)
+    if last != outcome.reason and _DEFERRAL.match(last):
+        return "SoftBounce", {"bounce_reason": last[:REASON_CHARS_MAX]}
     return "Abort", _abort(outcome)
 
 

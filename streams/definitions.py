@@ -82,8 +82,8 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 class EmailMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An email; every field is Liquid. At least one of `text` and `html` says something.
 
-    `list_unsubscribe` is the `mailto:` or `https:` address behind a mail program's unsubscribe button. It is
-    the operator's own: no door takes unsubscriptions yet, so the one-click header (RFC 8058) is not sent.
+    `list_unsubscribe` is the `mailto:` or `https:` address behind a mail program's unsubscribe button, where it is
+    to be the operator's own; by default it is the door's, in one click (RFC 8058), and `none` is none.
     """
 
     to: Annotated[Template, Meta(description="The address; a message without one is aborted.")]
@@ -92,7 +92,10 @@ class EmailMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     html: Annotated[Template, Meta(description="The HTML.")] = ""
     from_: Template = msgspec.field(name="from", default="")
     reply_to: Annotated[Template, Meta(description="Where answers go.")] = ""
-    list_unsubscribe: Annotated[Template, Meta(description="A mailto: or https: address of yours.")] = ""
+    list_unsubscribe: Annotated[
+        Template, Meta(description="A mailto: or https: address of yours, or none; by default the door's own.")
+    ] = ""
+    tracking: Annotated[bool, Meta(description="Whether its links and its opening are counted.")] = True
 
 
 class WebhookMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,6 +5,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from streams.engagement import Claims, EngagementKind
+
 JSONScalar: TypeAlias = bool | int | float | str | None
 # Free-form by nature, and the one place that says so.
 JSONValue: TypeAlias = Any
@@ -51,4 +53,22 @@ class Session(msgspec.Struct, frozen=True, array_like=True, tag="session", gc=Fa
     duration_s: float | None = None
 
 
-Event: TypeAlias = CustomEvent | Purchase | Attributes | Session
+class Engagement(msgspec.Struct, frozen=True, array_like=True, tag="engagement", gc=False):
+    """What a recipient, or a mail server, did with a message of ours: proven by its token, so the row need not know it.
+
+    `machine`: by the look of it no person did. `url` is where a click led; `address` and `reason` are a bounce's.
+    """
+
+    kind: EngagementKind
+    time_ms: int
+    claims: Claims
+    id: str | None = None
+    url: str = ""
+    user_agent: str = ""
+    machine: bool = False
+    address: str = ""
+    reason: str = ""
+    source: str = ""
+
+
+Event: TypeAlias = CustomEvent | Purchase | Attributes | Session | Engagement

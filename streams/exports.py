@@ -54,6 +54,9 @@ _FIELDS: Final = {
     "users.behaviors.app.FirstSession": "ID DEV GEO app_id session_id timezone? sdk_version?",
     "users.behaviors.app.SessionEnd": "ID DEV app_id duration:float? session_id",
     "users.behaviors.app.SessionStart": "ID DEV app_id session_id",
+    "users.behaviors.subscription.GlobalStateChange": "ID CNV email_address? state_change_source? "
+    "subscription_status channel? timezone? app_id? campaign_id? campaign_name? message_variation_id? send_id? "
+    "channel_identifier?",
     "users.campaigns.Conversion": "ID app_id? timezone? campaign_id campaign_name? message_variation_id? "
     "message_variation_name? send_id? conversion_behavior_index:int? conversion_behavior?",
     "users.campaigns.EnrollInControl": "ID app_id? timezone? campaign_id campaign_name? message_variation_id? "
@@ -61,13 +64,20 @@ _FIELDS: Final = {
     "users.messages.email.Abort": "ID CMP CNV SND ABT canvas_step_message_variation_id? device_id? "
     "email_address ip_pool? timezone?",
     "users.messages.email.Bounce": "ID CMP CNV SND MAIL timezone? sending_ip? bounce_reason? is_drop:boolean?",
+    "users.messages.email.Click": "ID CMP CNV SND MAIL timezone? url? user_agent? link_id? link_alias? "
+    "is_amp:boolean? device_class? device_os? device_model? browser? mailbox_provider? "
+    "is_suspected_bot_click:boolean? suspected_bot_click_reason:string[]?",
     "users.messages.email.Deferral": "ID CMP CNV SND MAIL canvas_step_message_variation_id? recipient_domain? "
     "sending_ip? timezone? deferral_reason? attempt_count:int?",
     "users.messages.email.Delivery": "ID CMP CNV SND MAIL timezone? sending_ip?",
+    "users.messages.email.MarkAsSpam": "ID CMP CNV SND MAIL timezone? user_agent?",
+    "users.messages.email.Open": "ID CMP CNV SND MAIL timezone? user_agent? machine_open? is_amp:boolean? "
+    "device_class? device_os? device_model? browser? mailbox_provider?",
     "users.messages.email.Retry": "ID CMP CNV SND GEO RTY canvas_step_message_variation_id? timezone? "
     "email_address ip_pool? device_id?",
     "users.messages.email.Send": "ID CMP CNV SND timezone? email_address ip_pool? message_extras? from_domain?",
     "users.messages.email.SoftBounce": "ID CMP CNV SND MAIL timezone? sending_ip? bounce_reason?",
+    "users.messages.email.Unsubscribe": "ID CMP CNV SND timezone? email_address ip_pool?",
     "users.messages.webhook.Abort": "ID CMP CNV SND ABT canvas_step_message_variation_id? device_id? timezone?",
     "users.messages.webhook.Failure": "ID CMP CNV SND http_status_code:int? endpoint_url? "
     "canvas_step_message_variation_id? content_length:int? host? raw_response? retry_count:int? url_path? "
@@ -79,6 +89,8 @@ _FIELDS: Final = {
 
 def _field(text: str) -> JSONValue:
     name, _, kind = text.removesuffix("?").partition(":")
+    if kind.endswith("[]"):
+        return {"name": name, "type": ["null", {"type": "array", "items": kind[:-2]}], "default": None}
     if text.endswith("?"):
         return {"name": name, "type": ["null", kind or "string"], "default": None}
     return {"name": name, "type": kind or "string"}

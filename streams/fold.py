@@ -1,14 +1,13 @@
 """A mailbox partition as a fold: letters in, rows, timers and effects out, the same for the same log."""
 
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Final, Literal, Protocol
 
 from streams import canary, identity, users
 from streams.builds import Build, difference
-from streams.effects import CurrentsRecord, Effect, Post, Refused, SegmentChange
+from streams.effects import Effect, Refused
 from streams.errors import BadInput, BadState
-from streams.events import Attributes, CustomEvent, Event, Purchase
+from streams.events import Attributes, Engagement
 from streams.fanning import Fanning
 from streams.fanouts import FanOut
 from streams.mailbox import (
@@ -26,11 +25,11 @@ from streams.mailbox import (
     Switch,
     Tick,
 )
-from streams.positions import Position, Totals
+from streams.positions import Position
 from streams.profiles.row import Merged, User, new_user
 from streams.relations import Relations
 from streams.scans import Scan, Turn, bring_up
-from streams.sends import Send
+from streams.tally import count_effects, count_event
 from streams.workspace import Workspace
 
 ClockMode = Literal["wall", "stream"]
@@ -314,6 +313,9 @@ class Fold:
         user = self._row(user_key)
         is_new = user is None
         if user is None:
+            if isinstance(letter.event, Engagement):
+                self._refuse_unknown(user_key, value, letter.cause, now_ms)
+                return
             user = new_user(now_ms, self.position.built, self.position.fanned)
         elif user.links is not None and self._send_on(user_key, user, letter, value):
             return
@@ -335,8 +337,14 @@ class Fold:
             totals.duplicates += 1
             effects = []
         else:
-            _count(totals, letter.event)
+            count_event(totals, letter.event)
         self._keep(user_key, user, old_timer_ms, effects)
+
+    def _refuse_unknown(self, user_key: str, value: bytes, cause: Cause, now_ms: int) -> None:
+        """An old link brings nobody back who has been deleted since."""
+        self.position.totals.refused += 1
+        detail = "nobody of that id is known, so nothing was sent to them that they could have opened"
+        self.effects.append(Refused("unknown_user", "token", detail, cause, user_key, now_ms, value))
 
     def _outcome(self, user_key: str, value: bytes, outcome: Outcome) -> None:
         user = self._row(user_key)
@@ -368,31 +376,10 @@ class Fold:
 
     def _keep(self, user_key: str, user: User, old_timer_ms: int | None, effects: list[Effect]) -> None:
         self.rows.put(user_key, user, old_timer_ms)
-        totals = self.position.totals
-        for effect in effects:
-            if isinstance(effect, (CurrentsRecord, Post)):
-                continue
-            if isinstance(effect, SegmentChange):
-                crossed = totals.entered if effect.entered else totals.left
-                crossed[effect.segment] = crossed.get(effect.segment, 0) + 1
-            elif isinstance(effect, Send):
-                totals.sends[effect.campaign] = totals.sends.get(effect.campaign, 0) + 1
+        count_effects(self.position.totals, effects)
         self.effects += effects
 
     def take_effects(self) -> list[Effect]:
         """The effects since the last call, in order."""
         effects, self.effects = self.effects, []
         return effects
-
-
-def _count(totals: Totals, event: Event) -> None:
-    if isinstance(event, CustomEvent):
-        totals.custom_events += 1
-    elif isinstance(event, Purchase):
-        totals.purchases += 1
-        amount = totals.revenue.get(event.currency, Decimal(0)) + event.price * event.quantity
-        totals.revenue[event.currency] = amount
-    elif isinstance(event, Attributes):
-        totals.attributes += 1
-    else:
-        totals.sessions += 1

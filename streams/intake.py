@@ -8,6 +8,7 @@ import msgspec
 from streams import topics
 from streams.codec import pack, partition_of
 from streams.dead_letters import WHOLE, dead_letter
+from streams.engagement import SigningKeys
 from streams.fold import ClockMode
 from streams.ingest.raw_record import Identified, Rejected, Routed, read_record
 from streams.mailbox import Cause, Happening, Identify, Tick
@@ -23,16 +24,18 @@ def _partition_of_user(user: str, partitions: int) -> int:
     return partition_of(user.encode(), partitions)
 
 
-def route(record: Record, topic_id: str, partition: int, partitions: int, clock: ClockMode) -> list[Output]:
+def route(
+    record: Record, topic_id: str, partition: int, partitions: int, clock: ClockMode, keys: SigningKeys = ()
+) -> list[Output]:
     """What one record of the events topic puts into mailboxes and dead-letters, in order of its items.
 
-    A pure function of the record's bytes and append time, so that a repeated intake appends the same
-    causes again and the mailboxes drop them. Under the stream clock the events partition i feeds only
-    mailbox i, so that a replay is the same whatever runs when. Of a dead letter's replay only the items
-    that were refused count.
+    A pure function of the record's bytes and append time, and of the keys that engagements are signed by, so
+    that a repeated intake appends the same causes again and the mailboxes drop them. Under the stream clock
+    the events partition i feeds only mailbox i, so that a replay is the same whatever runs when. Of a dead
+    letter's replay only the items that were refused count.
     """
     replay = clock == "stream"
-    reading = read_record(record.key, record.value, record.append_ms, replay=replay)
+    reading = read_record(record.key, record.value, record.append_ms, replay=replay, keys=keys)
     outputs = []
     items = replayed_items(record.headers) if record.headers else None
     for routed in reading.routed:

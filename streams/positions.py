@@ -27,6 +27,7 @@ class Totals(msgspec.Struct):
     forwarded: int = 0
     merge_values_left_out: int = 0
     missed: int = 0
+    engagements: int = 0
 
 
 class Position(msgspec.Struct):

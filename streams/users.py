@@ -7,7 +7,7 @@ is never below the row's own last time.
 from collections.abc import Container, Sequence
 from typing import TypeAlias
 
-from streams import currents
+from streams import currents, engagements
 from streams.builds import Build
 from streams.campaigns.attribution import convert
 from streams.campaigns.conversions import SESSION
@@ -18,7 +18,7 @@ from streams.campaigns.schedule import Occurrence
 from streams.campaigns.trigger import Campaign
 from streams.effects import CurrentsRecord, Effect, SegmentChange
 from streams.errors import BadInput
-from streams.events import Attributes, CustomEvent, Event, Properties, Purchase, Session
+from streams.events import Attributes, CustomEvent, Engagement, Event, Properties, Purchase, Session
 from streams.identity import tell_consent
 from streams.mailbox import Cause, Outcome
 from streams.profiles.apply import (
@@ -29,6 +29,7 @@ from streams.profiles.apply import (
     apply_session,
     seen_before,
 )
+from streams.profiles.engaged import apply_engagement, note_outcome
 from streams.profiles.merge import merge_rows
 from streams.profiles.row import User
 from streams.segments.filter import earliest
@@ -75,9 +76,9 @@ def decide_event(
         effects += enter(user, user_key, campaign, workspace, now_ms, event.time_ms, properties)
     ordinals = asked_of_new(workspace, changes) if is_new else affected(workspace, changes)
     effects += _cross(user, user_key, workspace, ordinals, now_ms)
-    if isinstance(event, Attributes):
+    if isinstance(event, (Attributes, Engagement)):
         for change in changes:
-            if event.values[change.partition(":")[2]] is not None:
+            if user.attributes.get(change.partition(":")[2]) is not None:
                 effects += _start(user, user_key, workspace, change, now_ms, event.time_ms)
     _arm(user, workspace, ordinals, now_ms)
     if user.links is not None:
@@ -108,6 +109,9 @@ def _apply(
         return changes, [*currents.purchases(user_key, event, cause)]
     if isinstance(event, Attributes):
         return apply_attributes(user, event), []
+    if isinstance(event, Engagement):
+        changes = apply_engagement(user, event)
+        return changes, [*engagements.records(user_key, event, cause, user.attributes, is_new=bool(changes))]
     is_first = user.sessions is None
     changes = apply_session(user, event)
     return changes, [*currents.sessions(user_key, event, cause, user.attributes, is_first=is_first)]
@@ -194,6 +198,8 @@ def decide_outcome(user: User, user_key: str, outcome: Outcome) -> Effects:
     dispatch = record_outcome(user, outcome)
     if dispatch is None:
         return []
+    if dispatch.channel == "email":
+        note_outcome(user, outcome)
     record: CurrentsRecord | None = currents.message(
         user_key,
         campaign=dispatch.campaign,

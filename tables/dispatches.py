@@ -161,6 +161,11 @@ class Dispatches:
             found.update(name for name, value in zip(dispatch_ids, values, strict=True) if value is not None)
         return found
 
+    def find(self, dispatch_id: str) -> Dispatch | None:
+        """One dispatch as last written, in whatever state; None for one that was never recorded, or is forgotten."""
+        values = (self._store.get("dispatches", self._key(kind, dispatch_id)) for kind in (_OPEN, _FINISHED))
+        return next((_decoder.decode(value) for value in values if value is not None), None)
+
     def open(self, dispatch_ids: list[str]) -> list[Dispatch]:
         """Those of the ids that have no final outcome, as last written."""
         values = self._store.get_many("dispatches", [self._key(_OPEN, name) for name in dispatch_ids])

@@ -8,7 +8,7 @@ import msgspec
 from streams.codec import pack
 from streams.events import JSONScalar
 from streams.positions import Position
-from streams.profiles.row import User, decode_attributes, decode_row, encode_row
+from streams.profiles.row import Reachability, User, decode_consent, decode_row, encode_row
 from tables.due import DueIndex
 from tables.recent import BYTES_MAX, RecentRows
 from tables.store import Batch, Store
@@ -148,8 +148,13 @@ class UsersView:
 
     def attributes(self, partition: int, user_key: str) -> dict[str, JSONScalar] | None:
         """The attributes as last written; None for a user never seen, or whose row cannot be read."""
+        found = self.consent(partition, user_key)
+        return None if found is None else found[0]
+
+    def consent(self, partition: int, user_key: str) -> tuple[dict[str, JSONScalar], Reachability | None] | None:
+        """The attributes and what is known of the address, likewise."""
         data = self._store.get("users", partition.to_bytes(2, "big") + user_key.encode())
-        return None if data is None else decode_attributes(data)
+        return None if data is None else decode_consent(data)
 
     def raw(self, partition: int) -> Iterator[tuple[str, bytes]]:
         """Every row of a partition as stored, in order of user."""

@@ -13,6 +13,7 @@ import msgspec
 from streams.codec import pack, partition_of, to_json
 from streams.definitions import Definitions, read_definitions
 from streams.effects import CurrentsRecord, Effect, Post, SegmentChange
+from streams.engagement import SigningKeys
 from streams.fold import ClockMode, Fold
 from streams.intake import route
 from streams.mailbox import Letter, Outcome, OutcomeKind, Switch, Tick, decode_letter
@@ -52,7 +53,15 @@ class MemoryRows:
 class Driver:
     """One partition or several, driven by hand; `now_ms` moves only when the test says so."""
 
-    def __init__(self, files: Mapping[str, Any], *, clock: ClockMode = "wall", partitions: int = 1) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, Any],
+        *,
+        clock: ClockMode = "wall",
+        partitions: int = 1,
+        keys: SigningKeys = (),
+    ) -> None:
+        self.keys = keys
         self.now_ms = 1_000_000_000_000
         self.definitions: list[Definitions] = []
         self.workspaces: dict[int, Workspace] = {-1: compile_workspace(Definitions([], []), -1)}
@@ -89,7 +98,7 @@ class Driver:
         if self.clock == "stream" and len(self.folds) > 1 and key is not None:
             partition = partition_of(key, len(self.folds))
         before = len(self.effects)
-        for output in route(record, "events", partition, len(self.folds), self.clock):
+        for output in route(record, "events", partition, len(self.folds), self.clock, self.keys):
             if output.topic == "mailbox":
                 self._append(output.partition, output.key, output.value)
             else:

@@ -18,6 +18,7 @@ from agents.delivery.writer import Stage, Writer
 from agents.engine.engine import Engine
 from agents.engine.slices import Slice
 from channels.channel import Provider, Receipt, Request
+from channels.tracking import Tracking
 from config import metrics
 from streams import topics
 from streams.errors import Revoked
@@ -46,13 +47,19 @@ class Delivery:
     name = NAME
     reads = tuple(topics.SENDS.values())
 
-    def __init__(self, engine: Engine, workspaces: Workspaces, providers: dict[str, Provider]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        workspaces: Workspaces,
+        providers: dict[str, Provider],
+        tracking: Tracking | None = None,
+    ) -> None:
         """`providers` has one for every channel."""
         self._engine = engine
         self._providers = providers
         self._permits = Permits(UsersView(engine.store), workspaces)
         self._restored = read_restored(engine.store)
-        self._rendering = Rendering(workspaces, engine.settings.webhook_url or "")
+        self._rendering = Rendering(workspaces, engine.settings.webhook_url or "", tracking)
         self._gates = {name: Gate(each.limits.at_once) for name, each in providers.items()}
         self._pumps = {
             name: Pump(name, each.limits, self._carry, engine.pace, engine.fail) for name, each in providers.items()
@@ -227,7 +234,9 @@ class Delivery:
             began = perf_counter()
             asked = self._asked[dispatch.channel]
             # Nothing is awaited between this proof, the reading of pause and consent, and the attempt itself.
-            refusal = self._permits.refusal(partition, dispatch.campaign, dispatch.channel, dispatch.user)
+            refusal = self._permits.refusal(
+                partition, dispatch.campaign, dispatch.channel, dispatch.user, dispatch.address
+            )
             if refusal:
                 receipt = Receipt(dispatch.dispatch_id, "aborted", refusal)
             else:

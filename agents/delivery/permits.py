@@ -2,7 +2,7 @@
 
 from agents.definitions import Workspaces
 from streams import canary
-from streams.policy.consent import may_receive
+from streams.policy.consent import why_not
 from tables.partition import UsersView
 
 
@@ -13,15 +13,20 @@ class Permits:
         self._users = users
         self._workspaces = workspaces
 
-    def refusal(self, partition: int, campaign: str, channel: str, user: str) -> str:
-        """Why a dispatch may not go: its campaign is paused or cancelled, or consent is not to be had; else nothing."""
+    def refusal(self, partition: int, campaign: str, channel: str, user: str, address: str = "") -> str:
+        """Why a dispatch may not go; nothing, if it may.
+
+        Its campaign is paused or cancelled, consent is missing or unreadable, or its address is dead, which can be
+        told once the message is rendered.
+        """
         if channel == canary.CHANNEL:
             return ""
         if self._workspaces.latest.is_paused(campaign):
             return "campaign_paused"
         if self._workspaces.latest.is_cancelled(campaign):
             return "campaign_cancelled"
-        attributes = self._users.attributes(partition, user)
-        if attributes is None:
+        consent = self._users.consent(partition, user)
+        if consent is None:
             return "consent_unreadable"
-        return "" if may_receive(channel, attributes) else "unsubscribed"
+        attributes, reach = consent
+        return why_not(channel, attributes, reach, address)

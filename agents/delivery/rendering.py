@@ -7,21 +7,25 @@ from channels.channel import Envelope, Render, Request, Skipped
 from channels.registry import CHANNELS
 from channels.render.engine import RenderContext, Renderer
 from channels.render.errors import MessageAborted, RenderError
+from channels.tracking import Links, Tracking
 from streams import canary, ids
+from streams.engagement import Claims
 from streams.sends import Send
 from tables.dispatches import Dispatch
 
 REASON_CHARS_MAX: Final = 200
 COMPILED_MAX: Final = 1_024
+EMAIL: Final = "email"
 
 
 class Rendering:
     """Compiled messages of the workspace versions in use."""
 
-    def __init__(self, workspaces: Workspaces, default_url: str) -> None:
-        """`default_url` is where webhooks without a url of their own go."""
+    def __init__(self, workspaces: Workspaces, default_url: str, tracking: Tracking | None = None) -> None:
+        """`default_url` is where webhooks without a url of their own go; without `tracking` nothing is tracked."""
         self._workspaces = workspaces
         self._default_url = default_url
+        self._tracking = tracking
         self._renderer = Renderer()
         self._renders: dict[tuple[int, str, str], Render] = {}
 
@@ -52,8 +56,14 @@ class Rendering:
             campaign=campaign,
             now_s=send.decided_ms / 1000,
         )
-        envelope = Envelope(send.dispatch_id, send.campaign, send.decided_ms, self._default_url)
+        envelope = Envelope(send.dispatch_id, send.campaign, send.decided_ms, self._default_url, self._links(send))
         return self._compiled(send)(envelope, context)
+
+    def _links(self, send: Send) -> Links | None:
+        if self._tracking is None or send.channel != EMAIL:
+            return None
+        claims = Claims(send.dispatch_id, send.campaign, send.variant, send.channel, send.user, send.decided_ms)
+        return self._tracking.links(claims)
 
     def _compiled(self, send: Send) -> Render:
         key = (send.version, send.campaign, send.variant)

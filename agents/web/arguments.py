@@ -50,6 +50,7 @@ def arguments_parser(description: str) -> argparse.ArgumentParser:
     check("check", "every setting in force, and where it comes from")
     _add_definitions(add("definitions", "workspaces: segments and campaigns"))
     _add_keys(add("keys", "keys of the REST doors"))
+    _add_mail(add)
     _add_moves(add)
     return parser
 
@@ -81,6 +82,11 @@ def _add_dead_letters(parser: argparse.ArgumentParser) -> None:
     verbs("list", "the newest dead letters, oldest first", reason, _limit(20))
     limit, again = _limit(0, "letters at most, 0 for all"), _flag("--again", "also letters that were replayed before")
     verbs("replay", "put refused records back into events, each letter once", reason, limit, again)
+
+
+def _add_mail(add: Add) -> None:
+    source = _word("source", "a report or an mbox of them, a maildir whose new mails are taken, or - for stdin")
+    add("bounces", "take reports of mail servers: undeliverable mails, and complaints", source)
 
 
 def _add_import(add: Add) -> None:

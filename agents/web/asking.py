@@ -64,14 +64,19 @@ async def _open_folder(settings: Settings) -> Any:
     return node
 
 
+def within(settings: Settings, work: Callable[[Any], Any], *, create: bool = False) -> Any:
+    """What work gives that needs a session."""
+
+    async def run() -> Any:
+        async with session_of(settings, create=create) as session:
+            return await work(session)
+
+    return loop(run())
+
+
 def ask(settings: Settings, command: str, *, create: bool = False, **args: Any) -> Any:
     """Ask the running process, or the folder itself when none runs."""
-
-    async def asked() -> Any:
-        async with session_of(settings, create=create) as session:
-            return await session.ask(command, args)
-
-    return loop(asked())
+    return within(settings, lambda session: session.ask(command, args), create=create)
 
 
 def asks(command: str, view: Callable[[Any], str], *names: str) -> Run:

@@ -145,7 +145,10 @@ def _partitions(node: "Node") -> JSONValue:
     return run
 
 
-READERS: Final = ("user", "segments", "explain", "sends", "dispatches", "lag", "tail", "totals", "scans", "campaigns")
+READERS: Final = (
+    *("user", "segments", "explain", "sends", "dispatch", "dispatches"),
+    *("lag", "tail", "totals", "scans", "campaigns"),
+)
 
 
 def _progress(node: "Node") -> JSONValue:

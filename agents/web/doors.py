@@ -6,9 +6,11 @@ from typing import Protocol
 from aiohttp import web
 
 from agents.engine.transport import Log
+from agents.signing import signing_keys
 from agents.web.door import Door
 from agents.web.keys import Keys
 from agents.web.sdk import SdkDoor
+from agents.web.tracking import TrackingDoor
 from config.clock import Clock
 from config.settings import Settings
 
@@ -37,4 +39,5 @@ def doors(settings: Settings, log: Log, clock: Clock, keys: Keys, is_full: Calla
 
     Each answers once the log has what it took. While `is_full` says so, nothing is taken.
     """
-    return Doors([Door(log, clock, keys, is_full), SdkDoor(settings, log, clock, is_full)])
+    links = TrackingDoor(log, clock, signing_keys(settings), is_full)
+    return Doors([Door(log, clock, keys, is_full), SdkDoor(settings, log, clock, is_full), links])

@@ -13,9 +13,10 @@ from agents.web.campaigns import campaign_rows
 from streams import canary, ids, topics
 from streams.builds import affected_segments, difference
 from streams.codec import partition_of
+from streams.engagement import Claims
 from streams.errors import BadSetting
 from streams.events import JSONValue
-from streams.profiles.row import Devices, Merged, User
+from streams.profiles.row import Devices, Engaged, Merged, Reachability, User
 from streams.records import Place, Record
 from streams.times import format_time
 from tables.cursors import read_cursors
@@ -76,6 +77,8 @@ class Queries:
                     name: {"entries": history.entries, "last": format_time(history.last_ms)}
                     for name, history in sorted(user.campaigns.items())
                 },
+                "engaged": {name: _engaged(found) for name, found in sorted(user.engaged.items())},
+                **({"address_blocked": _blocked(user.reach)} if user.reach is not None and user.reach.blocked else {}),
                 "open_dispatches": len([found for found in user.dispatches.values() if not found.final_ms]),
             }
         )
@@ -220,6 +223,18 @@ class Queries:
         positions = (self._users.position(partition) for partition in self._partitions)
         return campaign_rows(self._workspaces.latest, positions, sent, self._engine.clock.now_ms())
 
+    def dispatch(self, dispatch_id: str) -> Answer | None:
+        """What links of a dispatch's message say of it; None where it is not known, or not here."""
+        for partition in self._partitions:
+            found = Dispatches(self._store, partition).find(dispatch_id)
+            if found is not None:
+                user = self._users.get(partition, found.user)
+                kept = None if user is None else user.dispatches.get(dispatch_id)
+                variant = "" if kept is None else kept.variant
+                told = Claims(dispatch_id, found.campaign, variant, found.channel, found.user, found.decided_ms)
+                return msgspec.structs.asdict(told)
+        return None
+
     async def dispatches(self, *, state: str = "", limit: int = LIST_MAX) -> list[Answer]:
         """Single dispatches, open ones first, without their content; others work while many are looked through."""
         if state and state not in get_args(State):
@@ -354,3 +369,14 @@ def _counter(counter: JSONValue, now_ms: int) -> Answer | None:
         "last": format_time(counter.last_ms),
         "in_30_calendar_days": counter.in_days(now_ms, 30),
     }
+
+
+def _engaged(found: Engaged) -> Answer:
+    """Opens and clicks of one campaign; the last ones by a person, null for none."""
+    opened, clicked = (None if not at else format_time(at) for at in (found.open_ms, found.click_ms))
+    counts = {"opens": found.opens, "machine_opens": found.machine_opens, "clicks": found.clicks}
+    return {**counts, "last_open": opened, "last_click": clicked}
+
+
+def _blocked(found: Reachability) -> Answer:
+    return {"address": found.blocked, "why": found.why, "since": format_time(found.blocked_ms)}

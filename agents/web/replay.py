@@ -1,5 +1,7 @@
 """Replaying dead letters over all partitions, whoever holds them."""
 
+import asyncio
+import signal
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -16,6 +18,14 @@ class Asked(Protocol):
 
     async def ask(self, command: str, args: dict[str, Any]) -> JSONValue:
         """One command's answer. Raises HeadraceError."""
+
+
+async def replay_until_stopped(session: Asked, *, reason: str, limit: int, again: bool) -> dict[str, Any]:
+    """The same from a command line: SIGINT and SIGTERM stop it."""
+    stop = asyncio.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    return await replay_all(session, reason=reason, limit=limit, again=again, is_stopped=stop.is_set)
 
 
 async def replay_all(

@@ -108,7 +108,7 @@ def _fields(messages: Iterable[Message]) -> TemplateFields:
     texts: list[str] = []
     for message in messages:
         for value in msgspec.structs.asdict(message).values():
-            texts.extend(value.values() if isinstance(value, dict) else [value])
+            texts.extend(value.values() if isinstance(value, dict) else [value] if isinstance(value, str) else [])
     return fields_read("\n".join(texts))
 
 

@@ -5,8 +5,9 @@ from typing import Final
 
 import msgspec
 
-from streams import canary, track
+from streams import canary, engagement_item, track
 from streams.depth import check_depth, may_be_deep
+from streams.engagement import SigningKeys
 from streams.errors import BadInput
 from streams.events import Event
 from streams.ids import DEVICE_PREFIX, device_key
@@ -103,7 +104,9 @@ _DEVICE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TYPES: Final = ("event", "attributes", "purchase", "session_start", "session_end", IDENTIFY)
 
 
-def read_record(key: bytes | None, value: bytes, append_ms: int, *, replay: bool = False) -> Reading:
+def read_record(
+    key: bytes | None, value: bytes, append_ms: int, *, replay: bool = False, keys: SigningKeys = ()
+) -> Reading:
     """Decode and check one record of the events topic; a pure function of its bytes and append time.
 
     Args:
@@ -111,6 +114,7 @@ def read_record(key: bytes | None, value: bytes, append_ms: int, *, replay: bool
         value: JSON, at most 4 MiB.
         append_ms: the record's stored append time.
         replay: under the stream clock, where an `{"type": "end", "time": …}` closes a partition.
+        keys: what the tokens of engagements are signed by.
 
     Never raises for bad input: whatever cannot be used is in `rejected`, the rest in `routed`.
     """
@@ -126,6 +130,8 @@ def read_record(key: bytes | None, value: bytes, append_ms: int, *, replay: bool
         check_depth(value, skip=_ARRAYS if head.type is None else ())
         if head.type == IDENTIFY:
             return Reading([], [], identified=_identify(head, key, append_ms))
+        if head.type == engagement_item.TYPE:
+            return Reading([_engagement(head, key, value, append_ms, keys)], [])
         if head.type is not None:
             return Reading([_alone(head, key, value, append_ms)], [])
     except BadInput as error:
@@ -198,6 +204,15 @@ def _identify(head: _Head, key: bytes | None, append_ms: int) -> Identified:
     known = _user(head.external_id, None, None)
     user = _user(None, head.device_id, key)
     return Identified(user, known, track.event_time(head.time, append_ms))
+
+
+def _engagement(head: _Head, key: bytes | None, value: bytes, append_ms: int, keys: SigningKeys) -> Routed:
+    """An engagement of the user whom its token names; a record that names another one is refused."""
+    event = engagement_item.read_engagement(value, append_ms, keys)
+    user = event.claims.user
+    if head.external_id not in (None, user) or key not in (None, user.encode()):
+        raise BadInput("key_mismatch", "external_id", "the record names another user than its token; leave it out")
+    return Routed(user, event, 0)
 
 
 def _read_body(head: _Head, key: bytes | None, append_ms: int) -> Reading:

@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 from streams.profiles.apply import ROW_ATTRIBUTES_MAX, ROW_NAMES_MAX, SEEN_MAX, SEEN_SIZE, Changes
 from streams.profiles.counters import AmountWindow, Counter, CountWindow
+from streams.profiles.engaged import join_engaged
 from streams.profiles.hours import join_hours
 from streams.profiles.row import User
 from streams.segments.series import AmountSeries, CountSeries, Series, SeriesIndex
@@ -52,6 +53,7 @@ def merge_rows(user: User, other: User, index: SeriesIndex, now_ms: int) -> Join
     _windows(user, other, {series.key: series for group in index.values() for series in group}, now_ms)
     user.seen = _seen(user.seen, other.seen)
     join_hours(user, other)
+    join_engaged(user, other)
     return Joined(changes, left_out)
 
 

@@ -1,7 +1,7 @@
 """One user's row: everything that is known and precomputed about a user."""
 
 from decimal import Decimal
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, get_type_hints
 
 import msgspec
 
@@ -11,7 +11,7 @@ from streams.profiles.counters import AmountWindow, Counter, CountWindow
 
 ROW_VERSION: Final = 1
 
-Row = TypeVar("Row", "User", "_Head", "_Start")
+Row = TypeVar("Row", "User", "_Start")
 
 
 class CampaignHistory(msgspec.Struct, array_like=True, gc=False):
@@ -35,6 +35,33 @@ class Waiting(msgspec.Struct, array_like=True, gc=False):
     campaign: str
     entry: int
     event_properties: Properties
+
+
+class Engaged(msgspec.Struct, array_like=True, gc=False):
+    """A user's opens and clicks of one campaign; `open_ms` and `click_ms` are the last ones by a person, 0 for none.
+
+    `opens` counts the opens of machines too, as Braze does; `machine_opens` says how many of them there are.
+    """
+
+    opens: int = 0
+    machine_opens: int = 0
+    clicks: int = 0
+    open_ms: int = 0
+    click_ms: int = 0
+    last_ms: int = 0
+
+
+class Reachability(msgspec.Struct, array_like=True, gc=False):
+    """What mail servers and recipients have said of the user's address.
+
+    `blocked` is the address that must not be mailed any more, `why` is `hard_bounced` or `marked_as_spam`; another
+    address of the user is not meant. `changed_ms` is when the user last chose a subscription by a link of ours.
+    """
+
+    blocked: str = ""
+    why: str = ""
+    blocked_ms: int = 0
+    changed_ms: int = 0
 
 
 class OpenDispatch(msgspec.Struct, array_like=True, gc=False):
@@ -129,17 +156,8 @@ class User(msgspec.Struct, array_like=True, gc=False):
     fanned: int = 0
     chosen: list[int] = []
     windows: dict[str, OpenWindow] = {}
-
-
-class _Head(msgspec.Struct, array_like=True, gc=False):
-    """The fields before the counters, to read attributes without decoding the rest."""
-
-    version: int
-    incarnation: int
-    created_ms: int
-    now_ms: int
-    timer_ms: int | None = None
-    attributes: dict[str, JSONScalar] = {}
+    engaged: dict[str, Engaged] = {}
+    reach: Reachability | None = None
 
 
 class _Start(msgspec.Struct, array_like=True, gc=False):
@@ -152,9 +170,18 @@ class _Start(msgspec.Struct, array_like=True, gc=False):
     timer_ms: int | None = None
 
 
+_CONSENT: Final = ("version", "attributes", "reach")
+# The fields of consent, typed; what lies between them is passed over without being decoded.
+_Consent: Final = msgspec.defstruct(
+    "_Consent",
+    [(name, get_type_hints(User)[name] if name in _CONSENT else msgspec.Raw, None) for name in User.__struct_fields__],
+    array_like=True,
+    gc=False,
+)
+
 _encode: Final = msgspec.msgpack.Encoder(decimal_format="string").encode
 _decoder: Final = msgspec.msgpack.Decoder(User)
-_head_decoder: Final = msgspec.msgpack.Decoder(_Head)
+_consent_decoder: Final = msgspec.msgpack.Decoder(_Consent)
 _start_decoder: Final = msgspec.msgpack.Decoder(_Start)
 
 
@@ -177,12 +204,15 @@ def decode_row(data: bytes) -> User:
     return _decode(_decoder, data)
 
 
-def decode_attributes(data: bytes) -> dict[str, JSONScalar] | None:
-    """Only the attributes of a stored row, in a fifth of the time; None where the row cannot be read."""
+def decode_consent(data: bytes) -> tuple[dict[str, JSONScalar], Reachability | None] | None:
+    """Only a stored row's attributes and what is known of its address; None where the row cannot be read."""
     try:
-        return _decode(_head_decoder, data).attributes
-    except BadState:
+        row: Any = _consent_decoder.decode(data)
+    except msgspec.DecodeError:
         return None
+    if row.version > ROW_VERSION:
+        return None
+    return row.attributes or {}, row.reach
 
 
 def decode_timer(data: bytes) -> int | None:

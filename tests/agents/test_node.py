@@ -64,6 +64,8 @@ OTHER_FILES = {**FILES, "segments/old.yaml": {"name": "old", "filter": {"event":
 ELSEWHERE = {
     *(
         "DOOR_OBJECTS",
+        "TRACKING_LOST",
+        "TRACKING_REFUSED",
         "COMMIT_SECONDS",
         "CHANGELOG_BYTES",
         "RESTORED_RECORDS",

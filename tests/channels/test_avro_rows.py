@@ -19,6 +19,10 @@ _VALUES: dict[str, st.SearchStrategy[JSONValue]] = {
 }
 
 
+def _values(kind: JSONValue) -> st.SearchStrategy[JSONValue]:
+    return st.lists(_VALUES[kind["items"]], max_size=3) if isinstance(kind, dict) else _VALUES[kind]
+
+
 @st.composite
 def rows_of_a_schema(draw: st.DrawFn) -> tuple[Schema, list[Row]]:
     """A schema and rows that fit it, with absent, present and None fields in any order."""
@@ -31,7 +35,7 @@ def rows_of_a_schema(draw: st.DrawFn) -> tuple[Schema, list[Row]]:
             if not isinstance(kind, list):
                 row[field["name"]] = draw(_VALUES[kind])
             elif draw(st.booleans()):
-                row[field["name"]] = draw(st.none() | _VALUES[kind[1]])
+                row[field["name"]] = draw(st.none() | _values(kind[1]))
         rows.append(row)
     return schema, rows
 

@@ -28,7 +28,7 @@ def test_a_secret_is_masked_and_says_that_a_file_holds_it() -> None:
         rows = check_settings(Settings(api_key="k"), env)
         [row] = [row for row in rows if row["name"] == "HEADRACE_API_KEY"]
         assert (row["value"], row["source"]) == ("***", source)
-    assert set(SECRETS) == {"api_key", "smtp", "kafka_password"}
+    assert set(SECRETS) == {"api_key", "smtp", "kafka_password", "signing_key"}
 
 
 @pytest.mark.parametrize(

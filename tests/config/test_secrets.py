@@ -16,6 +16,7 @@ GIVEN = {
     "HEADRACE_KAFKA_USER": "u",
     "HEADRACE_KAFKA_PASSWORD": SECRET,
     "HEADRACE_API_KEY": SECRET,
+    "HEADRACE_SIGNING_KEY": SECRET,
     "HEADRACE_SMTP": f"smtp://u:{SECRET}@mail.example:25",
 }
 
@@ -28,7 +29,7 @@ def test_settings_never_show_a_secret() -> None:
         with pytest.raises(SettingsError) as refused:
             load_settings(GIVEN | {f"HEADRACE_{name}": value})
         assert SECRET not in str(refused.value)
-    assert set(SECRETS) == {"api_key", "smtp", "kafka_password"}
+    assert set(SECRETS) == {"api_key", "smtp", "kafka_password", "signing_key"}
 
 
 def test_logs_are_redacted_whoever_writes_them() -> None:

@@ -183,11 +183,8 @@ def test_an_end_is_never_a_first_session() -> None:
             "email",
             "failed",
             "retries_exhausted: 421 later: 550 in the text is no reply",
-            "users.messages.email.Abort",
-            {
-                "abort_type": "retries_exhausted",
-                "abort_log": "retries_exhausted: 421 later: 550 in the text is no reply",
-            },
+            "users.messages.email.SoftBounce",
+            {"bounce_reason": "421 later: 550 in the text is no reply"},
         ),
         ("webhook", "sent", "", "users.messages.webhook.Send", {}),
         (
