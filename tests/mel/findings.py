@@ -175,7 +175,8 @@ def _expected(sends: list[Row], control: list[Row]) -> list[str]:
     """What the report must say of these, and of the one who opened, clicked and wished."""
     of_variant = Counter(row["message_variation_name"] for row in sends)
     lines = [f"{variant} sent {count}" for variant, count in of_variant.items()]
-    return [*lines, f"recipients {len(sends) + len(control)}", "opens 1", "clicks 1", "conversions 1"]
+    of_all = [f"recipients {len(sends)}", "opens 1", "clicks 1", "conversions 1"]
+    return [*lines, *of_all, *([f"control recipients {len(control)}"] if control else [])]
 
 
 def _totals(days: list[Row]) -> list[str]:
@@ -186,6 +187,7 @@ def _totals(days: list[Row]) -> list[str]:
         found["recipients"] += day["unique_recipients"]
         for each in day["messages"]["email"]:
             found[f"{each['variation_name']} sent"] += each.get("sent", 0)
+            found["control recipients"] += each["unique_recipients"] if each["variation_name"] == "control" else 0
             found["opens"] += each.get("unique_opens", 0)
             found["clicks"] += each.get("unique_clicks", 0)
     return [f"{name} {count}" for name, count in found.items() if count]
