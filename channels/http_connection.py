@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: a request out, its answer back, one after the other. Read by aiohttp's parser."""
+"""One HTTP/1.1 connection: a request out, its answer back, one after the other, read by aiohttp's parser."""
 
 import asyncio
 from collections.abc import Mapping
