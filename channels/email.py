@@ -1,12 +1,12 @@
 """Email: templates to MIME."""
 
-from collections.abc import Callable
 from typing import Final
 
 from channels.channel import Channel, Envelope, Render, Request, Skipped
 from channels.mail_address import MailAddress, read_address
 from channels.mime import Mail, build_mail, read_unsubscribe
 from channels.render.engine import RenderContext, Renderer
+from channels.render.field import compile_field
 from streams.definitions import EmailMessage, Message
 
 SENDER_DEFAULT: Final = "Headrace <no-reply@localhost>"
@@ -15,13 +15,13 @@ SENDER_DEFAULT: Final = "Headrace <no-reply@localhost>"
 def compile_(message: Message, renderer: Renderer) -> Render:
     """Parse subject, addresses and bodies once. Raises RenderError with the place in the template."""
     assert isinstance(message, EmailMessage)
-    to = _field(renderer, message.to)
-    subject = _field(renderer, message.subject)
-    sender = _field(renderer, message.from_ or SENDER_DEFAULT)
-    reply_to = _field(renderer, message.reply_to)
-    unsubscribe = _field(renderer, message.list_unsubscribe)
-    text = _field(renderer, message.text, one_line=False)
-    html = _field(renderer, message.html, one_line=False, html=True)
+    to = compile_field(renderer, message.to)
+    subject = compile_field(renderer, message.subject)
+    sender = compile_field(renderer, message.from_ or SENDER_DEFAULT)
+    reply_to = compile_field(renderer, message.reply_to)
+    unsubscribe = compile_field(renderer, message.list_unsubscribe)
+    text = compile_field(renderer, message.text, one_line=False)
+    html = compile_field(renderer, message.html, one_line=False, html=True)
 
     def render(envelope: Envelope, context: RenderContext) -> Request:
         to_text = to(context)
@@ -44,17 +44,6 @@ def compile_(message: Message, renderer: Renderer) -> Render:
         return Request(envelope.dispatch_id, address.mailbox, build_mail(mail))
 
     return render
-
-
-def _field(
-    renderer: Renderer, template: str, *, one_line: bool = True, html: bool = False
-) -> Callable[[RenderContext], str]:
-    """How a field is rendered; one without Liquid is rendered once, now."""
-    compiled = renderer.compile(template, one_line=one_line, html=html)
-    if "{" in template:
-        return compiled.render
-    constant = compiled.render(RenderContext())
-    return lambda context: constant
 
 
 def _address(field: str, text: str) -> MailAddress:
