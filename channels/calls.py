@@ -8,8 +8,10 @@ from channels.addresses import AddressRefused
 from channels.channel import Limits, Receipt, Request
 from channels.http import Answer, HttpClient, NoAnswer, Target, UrlRefused, read_url
 
-IN_FLIGHT_MAX: Final = 256
-PER_HOST_MAX: Final = 32
+IN_FLIGHT_MAX: Final = 1_024
+PER_HOST_MAX: Final = 128
+AT_ONCE_MAX: Final = 256
+AT_ONCE_PER_HOST_MAX: Final = 32
 BODY_CHARS_KEPT: Final = 256
 _SUCCESS: Final = range(200, 300)
 _RETRIED: Final = (408, 429)
@@ -40,7 +42,7 @@ class Calls:
     """
 
     name = "http"
-    limits = Limits(IN_FLIGHT_MAX, PER_HOST_MAX, IN_FLIGHT_MAX)
+    limits = Limits(IN_FLIGHT_MAX, PER_HOST_MAX, AT_ONCE_MAX, AT_ONCE_PER_HOST_MAX)
 
     def __init__(self, client: HttpClient) -> None:
         self._client = client

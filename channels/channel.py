@@ -74,11 +74,16 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """How many dispatches may be between attempt and outcome: in all, for one host, and being sent at once."""
+    """How many dispatches may be between attempt and outcome, and how many of them with the other side.
+
+    In all and for one host: `in_flight` and `per_host` hide how long a commit takes, `at_once` and `at_once_per_host`
+    (0: as many as in all) are what the other side sees.
+    """
 
     in_flight: int
     per_host: int
     at_once: int
+    at_once_per_host: int = 0
 
 
 class Provider(Protocol):

@@ -10,6 +10,7 @@ from channels.links import read_html, read_text, rewrite_html, rewrite_text
 from channels.mail_address import MailAddress, read_address
 from channels.mime import HEADER_URL_CHARS_MAX, Mail, build_mail, read_unsubscribe
 from channels.render.engine import RenderContext, Renderer
+from channels.render.field import compile_field
 from channels.tracking import LINK_NAMES, PREFERENCE_CENTER, Links, PreferencePages
 from config import metrics
 from streams.campaigns.template_fields import fields_joined, fields_read
@@ -22,12 +23,12 @@ NO_UNSUBSCRIBE: Final = "none"
 def compile_(message: Message, renderer: Renderer) -> Render:
     """Parse subject, addresses and bodies once. Raises RenderError with the place in the template."""
     assert isinstance(message, EmailMessage)
-    to = _field(renderer, message.to)
-    subject = _field(renderer, message.subject)
-    sender = _field(renderer, message.from_ or SENDER_DEFAULT)
-    reply_to = _field(renderer, message.reply_to)
+    to = compile_field(renderer, message.to)
+    subject = compile_field(renderer, message.subject)
+    sender = compile_field(renderer, message.from_ or SENDER_DEFAULT)
+    reply_to = compile_field(renderer, message.reply_to)
     own_unsubscribe = "" if message.list_unsubscribe == NO_UNSUBSCRIBE else message.list_unsubscribe
-    unsubscribe = _field(renderer, own_unsubscribe)
+    unsubscribe = compile_field(renderer, own_unsubscribe)
     bodies = _bodies(message, renderer)
     names_links = _names_links(message)
 
@@ -64,8 +65,8 @@ def compile_(message: Message, renderer: Renderer) -> Render:
 
 def _bodies(message: EmailMessage, renderer: Renderer) -> Callable[[RenderContext, Links | None], tuple[str, str]]:
     """How text and html are rendered, their links rewritten if they are tracked."""
-    text = _field(renderer, message.text, one_line=False)
-    html = _field(renderer, message.html, one_line=False, html=True)
+    text = compile_field(renderer, message.text, one_line=False)
+    html = compile_field(renderer, message.html, one_line=False, html=True)
     # Found once, where the same for everyone.
     constant_text = None if "{" in message.text else read_text(text(RenderContext()))
     constant_html = None if "{" in message.html else read_html(html(RenderContext()))
@@ -104,17 +105,6 @@ def _fit(target: str) -> str:
         return target
     metrics.LIMIT_HITS.labels("header_url_chars").inc()
     return ""
-
-
-def _field(
-    renderer: Renderer, template: str, *, one_line: bool = True, html: bool = False
-) -> Callable[[RenderContext], str]:
-    """How a field is rendered; one without Liquid is rendered once, now."""
-    compiled = renderer.compile(template, one_line=one_line, html=html)
-    if "{" in template:
-        return compiled.render
-    constant = compiled.render(RenderContext())
-    return lambda context: constant
 
 
 def _address(field: str, text: str) -> MailAddress:

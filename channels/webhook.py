@@ -6,6 +6,7 @@ from typing import Final
 from channels.channel import Channel, Envelope, Render, Request, Skipped
 from channels.render.engine import RenderContext, Renderer
 from channels.render.errors import TemplateError
+from channels.render.field import compile_field
 from streams.codec import to_json
 from streams.definitions import Message, WebhookMessage
 
@@ -25,15 +26,13 @@ _OURS: Final = frozenset(
 def compile_(message: Message, renderer: Renderer) -> Render:
     """Parse url, header values and body once. Raises RenderError with the place in the template."""
     assert isinstance(message, WebhookMessage)
-    url = renderer.compile(message.url, one_line=True)
-    body = renderer.compile(message.body)
-    headers = {
-        _header_name(name): renderer.compile(value, one_line=True) for name, value in sorted(message.headers.items())
-    }
+    url = compile_field(renderer, message.url)
+    body = compile_field(renderer, message.body, one_line=False)
+    headers = {_header_name(name): compile_field(renderer, value) for name, value in sorted(message.headers.items())}
 
     def render(envelope: Envelope, context: RenderContext) -> Request:
-        target = url.render(context) or envelope.default_url
-        values = {name: value.render(context) for name, value in headers.items()}
+        target = url(context) or envelope.default_url
+        values = {name: value(context) for name, value in headers.items()}
         for name, value in values.items():
             if _CONTROLS.search(value):
                 raise Skipped(f"bad_header: {name} has a control character")
@@ -43,7 +42,7 @@ def compile_(message: Message, renderer: Renderer) -> Render:
             "method": message.method,
             "url": target,
             "headers": {**values, "Idempotency-Key": envelope.dispatch_id},
-            "body": body.render(context),
+            "body": body(context),
         }
         return Request(envelope.dispatch_id, target, to_json(request), _host(target))
 

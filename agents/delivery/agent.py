@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Final
 
 from agents.definitions import Workspaces
-from agents.delivery.gate import Gate
+from agents.delivery.gate import Gates
 from agents.delivery.held import change_held
 from agents.delivery.outcomes import outcome_of, settle_uncertain
 from agents.delivery.permits import Permits
@@ -60,9 +60,13 @@ class Delivery:
         self._permits = Permits(UsersView(engine.store), workspaces)
         self._restored = read_restored(engine.store)
         self._rendering = Rendering(workspaces, engine.settings.webhook_url or "", tracking)
-        self._gates = {name: Gate(each.limits.at_once) for name, each in providers.items()}
+        self._gates = {
+            name: Gates(each.limits.at_once, each.limits.at_once_per_host or each.limits.at_once)
+            for name, each in providers.items()
+        }
         self._pumps = {
-            name: Pump(name, each.limits, self._carry, engine.pace, engine.fail) for name, each in providers.items()
+            name: Pump(name, each.limits, self._begin, self._carry, engine.pace, engine.fail)
+            for name, each in providers.items()
         }
         self._seconds = {name: metrics.ATTEMPT_SECONDS.labels(name) for name in providers}
         self._asked: dict[str, dict[str, float]] = {name: {} for name in providers}
@@ -217,16 +221,22 @@ class Delivery:
         dispatch.provider = self._providers[dispatch.channel].name
         table.move(batch, dispatch, "attempting", self._engine.clock.now_ms())
 
+    async def _begin(self, partition: int, taken: list[Dispatch]) -> None:
+        """Mark dispatches of one lane as being attempted, in one commit."""
+        table = self.dispatches[partition]
+
+        def stage(batch: Batch, outputs: list[Output]) -> None:
+            for dispatch in taken:
+                self._attempting(table, dispatch, batch)
+
+        await self._writers[partition].change(stage, durable=True, lane=taken[0].kind)
+
     async def _carry(self, partition: int, dispatch: Dispatch) -> bool:
         """One attempt, from its record to its outcome; True if the other side was silent."""
         provider = self._providers[dispatch.channel]
         table, writer, lane = self.dispatches[partition], self._writers[partition], dispatch.kind
-
-        if dispatch.state != "attempting":  # else it was recorded so, there being room
-            recorded = partial(self._attempting, table, dispatch)
-            await writer.change(lambda batch, outputs: recorded(batch), durable=True, lane=lane)
         gate = self._gates[dispatch.channel]
-        await gate.enter(lane)
+        await gate.enter(lane, dispatch.host)
         try:
             await self._engine.pace.breathe(background=lane == "bulk")
             proof = partial(self._engine.transport.confirm, partition)
@@ -248,7 +258,7 @@ class Delivery:
                     del asked[dispatch.dispatch_id]
             seconds = perf_counter() - began
         finally:
-            gate.leave(lane)
+            gate.leave(lane, dispatch.host)
         self._seconds[dispatch.channel].observe(seconds)
         duration_ms = 0 if refusal else round(seconds * 1000)
         await writer.change(self._finished(table, dispatch, receipt, duration_ms), lane=lane)

@@ -63,3 +63,45 @@ class Gate:
 
     def _waits(self, lane: Lane) -> bool:
         return any(not turn.done() for turn in self._waiting[lane])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is in it, or waits."""
+        return not (any(self._inside.values()) or any(self._waiting.values()))
+
+
+class Gates:
+    """The gate of a provider, and one before it for each of its hosts: a host that hangs leaves places to others."""
+
+    def __init__(self, places: int, places_per_host: int) -> None:
+        """Let in so many, and of those for one host so many."""
+        self._all = Gate(places)
+        self._per_host = places_per_host if places_per_host < places else 0
+        self._hosts: dict[str, Gate] = {}
+
+    async def enter(self, lane: Lane, host: str) -> None:
+        """Take a place, or wait for one."""
+        if not self._per_host:
+            await self._all.enter(lane)
+            return
+        gate = self._hosts.get(host)
+        if gate is None:
+            gate = self._hosts[host] = Gate(self._per_host)
+        await gate.enter(lane)
+        try:
+            await self._all.enter(lane)
+        except BaseException:
+            self._leave_host(lane, host)
+            raise
+
+    def leave(self, lane: Lane, host: str) -> None:
+        """Give a place back, to whoever is to have it."""
+        self._all.leave(lane)
+        if self._per_host:
+            self._leave_host(lane, host)
+
+    def _leave_host(self, lane: Lane, host: str) -> None:
+        gate = self._hosts[host]
+        gate.leave(lane)
+        if gate.is_empty:
+            del self._hosts[host]

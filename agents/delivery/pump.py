@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final
 
 from agents.delivery.gate import bulk_max
@@ -30,15 +30,19 @@ class Pump:
         self,
         channel: str,
         limits: Limits,
+        record: Callable[[int, list[Dispatch]], Awaitable[None]],
         carry: Callable[[int, Dispatch], Awaitable[bool]],
         pace: Pace,
         fail: Callable[[BaseException], None],
     ) -> None:
-        """`carry` takes a partition's dispatch to its outcome, and says whether the host was silent."""
+        """`record` marks a partition's dispatches as being attempted, all at once.
+
+        `carry` takes one of them to its outcome, and says whether the host was silent.
+        """
         self._channel = channel
         self._limits = limits
+        self._record = record
         self._carry = carry
-        self._in_flight = metrics.IN_FLIGHT.labels(channel)
         self._pace = pace
         self._fail = fail
         self._tables: dict[int, Dispatches] = {}
@@ -61,7 +65,7 @@ class Pump:
     async def leave(self, partition: int, patience_s: float) -> None:
         """Take no more of a partition; attempts that do not end in time are cut off, for `settle` to judge."""
         self._tables.pop(partition, None)
-        await self._end([task for task, at in self._tasks.items() if at == partition], patience_s)
+        await self._end(lambda: [task for task, at in self._tasks.items() if at == partition], patience_s)
 
     async def stop(self, patience_s: float) -> None:
         """The same for all partitions at once."""
@@ -70,26 +74,40 @@ class Pump:
             self._pumping.cancel()
             await asyncio.gather(self._pumping, return_exceptions=True)
             self._pumping = None
-        await self._end(list(self._tasks), patience_s)
+        await self._end(lambda: list(self._tasks), patience_s)
 
-    async def _end(self, tasks: list[asyncio.Task[None]], patience_s: float) -> None:
-        if not tasks:
-            return
-        _, late = await asyncio.wait(tasks, timeout=patience_s)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+    async def _end(self, those: Callable[[], list[asyncio.Task[None]]], patience_s: float) -> None:
+        """Wait for tasks, and for those that they begin; when patience ends, cut them off."""
+        if not await self._wait(those, patience_s):
+            late = those()
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _wait(self, those: Callable[[], list[asyncio.Task[None]]], patience_s: float) -> bool:
+        """Whether all of them end in time."""
+        now_s = asyncio.get_running_loop().time
+        deadline_s = now_s() + patience_s
+        while tasks := those():
+            if now_s() >= deadline_s:
+                return False
+            await asyncio.wait(tasks, timeout=deadline_s - now_s())
+        return True
 
     async def rest(self, patience_s: float) -> None:
         """Start nothing, and wait for what is under way, at most so long; it is not cut off."""
         self._resting = True
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=patience_s)
+        await self._wait(lambda: list(self._tasks), patience_s)
 
     def go_on(self) -> None:
         """Start again what there is room for."""
         self._resting = False
         self.wake()
+
+    @property
+    def in_flight(self) -> int:
+        """How many are between the record of their attempt and its outcome."""
+        return sum(self._inside.values())
 
     @property
     def silent(self) -> int:
@@ -129,9 +147,11 @@ class Pump:
                 break
             if partition not in self._tables:
                 continue
-            for dispatch in table.take(self._channel, lane, self._room, min(free, TAKEN_MAX)):
-                self._enter(dispatch)
-                self._begin(partition, dispatch)
+            taken = table.take(self._channel, lane, self._room, min(free, TAKEN_MAX))
+            if taken:
+                for dispatch in taken:
+                    self._enter(dispatch)
+                self._run_task(partition, self._all(partition, taken))
                 started = True
             await self._pace.breathe(background=lane == "bulk")
         return started
@@ -169,15 +189,35 @@ class Pump:
         self._lanes[dispatch.lane] += 1
 
     def _begin(self, partition: int, dispatch: Dispatch) -> None:
-        task = asyncio.create_task(self._one(partition, dispatch))
+        self._run_task(partition, self._one(partition, dispatch))
+
+    def _run_task(self, partition: int, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks[task] = partition
         task.add_done_callback(self._ended)
-        self._in_flight.set(len(self._tasks))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
-        self._in_flight.set(len(self._tasks))
         self.wake()
+
+    async def _all(self, partition: int, taken: list[Dispatch]) -> None:
+        """Record some as being attempted, then begin with each."""
+        left = taken
+        try:
+            await self._record(partition, taken)
+            left = []
+        except Revoked:
+            return  # the partition's next owner settles what was under way
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            for dispatch in left:
+                self._leave(dispatch.kind, dispatch.lane)
+        for dispatch in taken:
+            self._begin(partition, dispatch)
 
     async def _one(self, partition: int, dispatch: Dispatch) -> None:
         kind, lane = dispatch.kind, dispatch.lane

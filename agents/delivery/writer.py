@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -30,6 +30,8 @@ class Writer:
 
     Those of transactional sends come into a batch before those of bulk sends, which wait for the next when it is full.
 
+    A commit does not wait for the sync of the one before: only those that want it durable do.
+
     After an error nobody knows what was kept: it goes to `fail`, and to whoever waits.
     """
 
@@ -50,9 +52,14 @@ class Writer:
         self._fail = fail
         self._changes: dict[Lane, deque[_Change]] = {"transactional": deque(), "bulk": deque()}
         self._taken: list[_Change] = []
+        self._unsynced: list[_Change] = []
         self._wake = asyncio.Event()
+        self._wake_sync = asyncio.Event()
         self._failed: BaseException | None = None
-        self._task = asyncio.create_task(self._run(), name=f"dispatches[{partition}]")
+        self._tasks = [
+            asyncio.create_task(self._guarded(self._run()), name=f"dispatches[{partition}]"),
+            asyncio.create_task(self._guarded(self._keep_synced()), name=f"dispatches-sync[{partition}]"),
+        ]
 
     async def change(self, stage: Stage, *, durable: bool = False, lane: Lane = "transactional") -> None:
         """Let `stage` add its writes and outputs to a batch; returns when it is kept, `durable` even in a power cut.
@@ -70,7 +77,7 @@ class Writer:
     @property
     def idle(self) -> bool:
         """Whether everything handed in is kept."""
-        return not self._waits and not self._taken
+        return not self._waits and not self._taken and not self._unsynced
 
     @property
     def _waits(self) -> bool:
@@ -78,28 +85,42 @@ class Writer:
 
     async def close(self) -> None:
         """Write what waits, then stop."""
-        if not self._task.done():
+        if self._failed is None:
             with suppress(Revoked):
-                await self.change(lambda batch, outputs: None, lane="bulk")
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+                await self.change(lambda batch, outputs: None, durable=True, lane="bulk")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _run(self) -> None:
+    async def _guarded(self, work: Coroutine[None, None, None]) -> None:
         try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while self._waits:
-                    await self._write_some()
+            await work
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             self._failed = error
             self._fail(error)
-            for change in (*self._taken, *self._changes["transactional"], *self._changes["bulk"]):
+            for change in (*self._unsynced, *self._taken, *self._changes["transactional"], *self._changes["bulk"]):
                 if not change.done.done():
                     change.done.set_exception(error)
             raise
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waits:
+                await self._write_some()
+
+    async def _keep_synced(self) -> None:
+        """Sync for all that waits for it at once; meanwhile further changes are committed, and wait for the next."""
+        while True:
+            await self._wake_sync.wait()
+            self._wake_sync.clear()
+            waiting = list(self._unsynced)
+            await self._transport.sync()
+            del self._unsynced[: len(waiting)]
+            _tell(waiting)
 
     async def _write_some(self) -> None:
         batch = self._transport.batch()
@@ -112,15 +133,22 @@ class Writer:
             await self._pace.breathe(background=is_bulk and not self._changes["transactional"])
         self._table.stage_tally(batch)
         await self._commit(batch, outputs)
-        if any(change.durable for change in taken):
-            await self._transport.sync()
-        for change in taken:
-            if not change.done.done():
-                change.done.set_result(None)
+        durable = [change for change in taken if change.durable]
+        if durable:
+            self._unsynced += durable
+            self._wake_sync.set()
         self._taken = []
+        _tell(change for change in taken if not change.durable)
         channels = self._table.publish()
         if channels:
             self._on_ready(channels)
 
     async def _commit(self, batch: Batch, outputs: list[Output]) -> None:
         await self._transport.commit(self._partition, batch, outputs)
+
+
+def _tell(changes: Iterable[_Change]) -> None:
+    """Whoever waits for these need not any more."""
+    for change in changes:
+        if not change.done.done():
+            change.done.set_result(None)

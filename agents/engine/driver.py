@@ -89,11 +89,11 @@ class SliceConsumer(consumer.Consumer):
             if not self.flow_active:
                 await self.sleep(0.01)
                 continue
-            taken = 0
+            taken, slices = 0, self._slices
             for tp, place in self._places():
                 if pace.spent:
                     await pace.rest()
-                piece = self._slices.take(place)
+                piece = slices.take(place)
                 if piece is not None:
                     taken += 1
                     await self.callback(_message(tp, piece, self.app.consumer_generation_id))

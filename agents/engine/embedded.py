@@ -73,6 +73,10 @@ class EmbeddedTransport:
         """The next slice."""
         return self._log.read(topic, partition, offset)
 
+    def has_more(self, place: Place, offset: int) -> bool:
+        """Whether the offset is below the end."""
+        return offset < self._log.end(*place)
+
     def appended_ms(self, topic: str, partition: int, offset: int) -> int | None:
         """The next record's append time."""
         records = self._log.read(topic, partition, offset, 1)

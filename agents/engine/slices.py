@@ -75,6 +75,8 @@ class Slices:
         feed = self._feeds.get(place)
         if feed is None or self.paused or len(feed.in_flight) >= IN_FLIGHT_MAX:
             return None
+        if not self._transport.has_more(place, feed.position):
+            return None
         records = self._transport.read(*place, feed.position)
         if not records:
             self._pass_holes(place, feed)

@@ -70,6 +70,9 @@ class Transport(Log, Protocol):
     def read(self, topic: str, partition: int, offset: int) -> list[Record]:
         """The next slice of a followed place: within its bounds, at least one record if one has arrived."""
 
+    def has_more(self, place: Place, offset: int) -> bool:
+        """Whether `read` at an offset of a followed place would give something, or pass holes; next to free."""
+
     def appended_ms(self, topic: str, partition: int, offset: int) -> int | None:
         """The append time of the record that `read` would give first; None when none has arrived."""
 

@@ -110,6 +110,7 @@ class Gauges:
         delivery, campaigns = self._node.delivery, self._node.workspaces.latest.campaigns
         counts: Counter[tuple[str, ...]] = Counter()
         for channel, pump in delivery.pumps.items():
+            metrics.IN_FLIGHT.labels(channel).set(pump.in_flight)
             metrics.SILENT_HOSTS.labels(channel).set(pump.silent)
             metrics.OLDEST_ATTEMPT_SECONDS.labels(channel).set(delivery.oldest_s(channel))
             counts.update(dict.fromkeys(((channel, state) for state in OPEN_STATES), 0))

@@ -109,6 +109,11 @@ class Feeds:
         self._taken.set()
         return records
 
+    def has_more(self, place: Place, offset: int) -> bool:
+        """Whether anything has arrived, or the reader is further than the offset."""
+        feed = self._feeds.get(place)
+        return feed is not None and (bool(feed.records) or feed.reached > offset)
+
     def appended_ms(self, place: Place, offset: int) -> int | None:
         """The append time of the next record that has arrived, at `offset` or above."""
         feed = self._feeds.get(place)

@@ -141,6 +141,10 @@ class KafkaTransport(KafkaLog):
         place = topic, partition
         return self._feeds.read(place, offset, self._committer.unkept.get(place))
 
+    def has_more(self, place: Place, offset: int) -> bool:
+        """Whether records have arrived, or a hole behind the offset has been seen."""
+        return self._feeds.has_more(place, offset)
+
     def appended_ms(self, topic: str, partition: int, offset: int) -> int | None:
         """The append time of the next record that has arrived."""
         return self._feeds.appended_ms((topic, partition), offset)

@@ -32,6 +32,9 @@ class HoledLog:
     def _following(self, place: Place, offset: int) -> Iterator[Record]:
         return (record for record in self.records[place][offset:] if record is not None)
 
+    def has_more(self, place: Place, offset: int) -> bool:
+        return offset < len(self.records[place])
+
     def reached(self, topic: str, partition: int, offset: int) -> int:
         return max(offset, len(self.records[topic, partition]))
 
