@@ -113,6 +113,7 @@ class Site:
             http="",
             smtp="smtp://mail.example:25",
             webhook_url="https://hooks.example/in",
+            signing_key="one key for every life: nothing is by chance",
         )
 
     def start(self, workers: int = 1) -> None:
