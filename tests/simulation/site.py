@@ -25,6 +25,7 @@ from channels.outbox import Outbox
 from channels.sinks import avro_files
 from config.settings import Settings
 from streams import exports
+from streams.engagement import SigningKeys
 from streams.errors import HeadraceError
 from streams.records import Record
 from tests.simulation.disk import Disk, MemoryStore
@@ -278,9 +279,9 @@ class Site:
             *stopwatches(self.loop.stopwatch),
         ]
 
-    def _providers(self, settings: Settings) -> dict[str, Provider]:
+    def _providers(self, settings: Settings, keys: SigningKeys = ()) -> dict[str, Provider]:
         """The product's own providers, but that webhooks go to the world's endpoint."""
-        real = providers_of(settings.model_copy(update={"webhook_url": None}))
+        real = providers_of(settings.model_copy(update={"webhook_url": None}), keys)
         assert PER_HOST_MAX
         real["webhook"] = Calls(Endpoint(self.world))  # type: ignore[arg-type]
         process = Process.current()
