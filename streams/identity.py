@@ -67,7 +67,7 @@ def _leave(user: User, user_key: str, letter: Identify) -> list[Effect]:
 def _clear(user: User) -> None:
     """Leave nothing in the row but what it consents to: its open dispatches are still asked about here."""
     empty = User(ROW_VERSION, user.incarnation, user.created_ms, user.now_ms)
-    empty.attributes, empty.built = dict(consent_of(user)), user.built
+    empty.attributes, empty.built, empty.fanned = dict(consent_of(user)), user.built, user.fanned
     for name in User.__struct_fields__:
         setattr(user, name, getattr(empty, name))
 

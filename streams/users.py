@@ -166,6 +166,8 @@ def decide_merge(
     effects = release(user, user_key, workspace, now_ms)
     ordinals = asked_of_new(workspace, joined.changes)
     effects += _cross(user, user_key, workspace, ordinals, now_ms, other.memberships)
+    if user.waiting:
+        effects += release_planned(user, user_key, workspace, now_ms)
     _arm(user, workspace, ordinals, now_ms)
     effects += tell_consent(user, user_key, (device, other))
     return effects, joined.left_out

@@ -13,11 +13,16 @@ def merge_history(user: User, other: User, workspace: Workspace) -> None:
     """Write another user's campaigns, what waits for its delay, and dispatches into the row.
 
     Entries are summed and the newest counts for eligibility; of two variants the user's own is the one. Dispatches
-    keep their ids. What waits goes on
-    waiting as an entry behind the user's own, unless one person could not have entered twice so soon: then the
-    user's own entry is the one.
+    keep their ids. What waits goes on waiting as an entry behind the user's own, unless one person could not have
+    entered twice so soon: then the user's own entry is the one. What waits for the user's own time of a schedule
+    waits once.
     """
+    planned = {waiting.campaign for waiting in user.waiting if not waiting.entry}
     for waiting in other.waiting:
+        if not waiting.entry:
+            if waiting.campaign not in planned:
+                user.waiting.append(waiting)
+            continue
         own, campaign = user.campaigns.get(waiting.campaign), workspace.campaigns.get(waiting.campaign)
         if own is None:
             user.waiting.append(waiting)

@@ -22,7 +22,7 @@ from streams.definitions import decode_definitions
 from streams.effects import Refused
 from streams.fold import Fold
 from streams.ids import topic_id
-from streams.mailbox import FINAL_KINDS, Happening, Outcome, decode_letter
+from streams.mailbox import FINAL_KINDS, Consent, Forward, Happening, Identify, MergePart, Outcome, decode_letter
 from streams.outputs import to_outputs
 from streams.positions import Position
 from streams.records import Output, Record
@@ -165,7 +165,9 @@ class Checks:
                 else:
                     want.add((partition_of(user), (source, at, record.offset, item)))
         letters = [(at, each) for at in range(PARTITIONS) for each in self._letters(at)]
-        have = {(at, msgspec.structs.astuple(each.cause)) for at, each in letters if isinstance(each, Happening)}
+        have = {
+            (at, msgspec.structs.astuple(each.cause)) for at, each in letters if isinstance(each, (Happening, Identify))
+        }
         if want != have:
             self._say(f"letters and objects differ: {sorted(want ^ have)[:3]}")
         dead: Counter[tuple[str, str, str]] = Counter()
@@ -179,13 +181,16 @@ class Checks:
         """Rows, positions and outputs are those of a fold from the first letter on."""
         versions = {record.offset: decode_definitions(record.value) for _, record in self._of("definitions")}
         compiled = {at: compile_workspace(each, at) for at, each in versions.items()}
+        posted: Counter[tuple[int, bytes | None, bytes]] = Counter()
         for at in range(PARTITIONS):
             rows, outputs = MemoryRows(), defaultdict[str, list[Output]](list)
             fold = Fold(rows, Position(version=min(compiled)), "wall", compiled.__getitem__, (at, PARTITIONS))
             for record in self._log.get(("mailbox", at), []):
                 fold_record(fold, record)
-                for output in to_outputs([each for each in fold.take_effects() if not isinstance(each, Refused)], at):
+                effects = [each for each in fold.take_effects() if not isinstance(each, Refused)]
+                for output in to_outputs(effects, at, PARTITIONS):
                     outputs[output.topic].append(output)
+            posted.update((each.partition, each.key, each.value) for each in outputs["mailbox"])
             if dict(UsersView(self._store).raw(at)) != rows.stored:
                 self._say(f"the rows of partition {at} are not those of a fold from scratch")
             began_ms = [record.append_ms for record in self._log.get(("mailbox", at), [])[:1]]
@@ -199,14 +204,26 @@ class Checks:
             late = [due for due, _ in rows.due if due < began_ms[0] + now_ms - 3_000]
             if late:
                 self._say(f"{len(late)} timers of partition {at} are overdue and have not fired")
+        between = (MergePart, Forward, Consent)
+        lie = Counter(
+            (at, record.key, record.value)
+            for at, record in self._of("mailbox")
+            if isinstance(decode_letter(record.value), between)
+        )
+        if lie != posted:
+            self._say(f"letters between users: {lie - posted} too many, {posted - lie} missing")
 
     def _model(self) -> None:
         """Changes of segments and what was decided, by a model that shares no rule with the product."""
-        for at in range(PARTITIONS):
-            model = expected(
-                [(record.append_ms, record.key, record.value) for record in self._log.get(("mailbox", at), [])],
-                [msgspec.json.decode(record.value)["paused"] for _, record in self._of("definitions")],
-            )
+        letters = [
+            [(record.append_ms, record.key, record.value) for record in self._log.get(("mailbox", at), [])]
+            for at in range(PARTITIONS)
+        ]
+        paused_of = [msgspec.json.decode(record.value)["paused"] for _, record in self._of("definitions")]
+        models, owed = expected(letters, paused_of)
+        if owed:
+            self._say(f"late events of anonymous users were lost, or came too often: {owed.most_common(2)}")
+        for at, model in enumerate(models):
             changes = [msgspec.json.decode(each.value) for each in self._log.get(("segment-changes", at), [])]
             said = Counter((each["segment"], each["external_id"], each["change"], each["time"]) for each in changes)
             if said != model.changes:

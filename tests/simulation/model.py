@@ -42,12 +42,23 @@ class Model:
     """One mailbox partition."""
 
     paused_of: list[list[str]]
+    handed: dict[str, User]
+    """Over all partitions: what was known of each anonymous user when it turned out to be somebody."""
+    owed: Counter[bytes]
+    """Over all partitions: late events of such users, less what has come to the known ones."""
     users: defaultdict[str, User] = field(default_factory=lambda: defaultdict(User))
     changes: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
     sends: Counter[str] = field(default_factory=Counter)
     clock: int = 0
     version: int = 0
     causes: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    taken: dict[tuple[str, str], int] = field(default_factory=dict)
+    merged: set[str] = field(default_factory=set)
+
+    def waits(self, value: bytes) -> bool:
+        """Whether a letter is about an anonymous user who is still to be handed over in another partition."""
+        kind, *rest = msgspec.msgpack.decode(value)
+        return kind == "merge" and bool(rest[5]) and rest[0] not in self.handed
 
     def letter(self, append_ms: int, key: bytes | None, value: bytes) -> None:
         """Let time come this far, then apply one letter."""
@@ -60,11 +71,65 @@ class Model:
         self.clock = until
         if kind == "switch":
             self.version = max(self.version, rest[0])
-        elif kind == "happening":
-            event, (topic, partition, offset, item) = rest
-            if (offset, item) > self.causes.get((topic, partition), (-1, -1)):
-                self.causes[topic, partition] = offset, item
-                self._event((key or b"").decode(), event)
+        name = (key or b"").decode()
+        if kind in ("happening", "identify") and self._is_new(rest[-1]):
+            if kind == "identify":
+                self._identify(name)
+            elif name in self.merged:
+                self.owed[value] += 1
+            else:
+                self._event(name, rest[0])
+        elif kind in ("merge", "forward") and self.taken.get((name, rest[0]), -1) < rest[1]:
+            self.taken[name, rest[0]] = rest[1]
+            if kind == "merge":
+                self._merge(name, rest[0], is_empty=not rest[5])
+            else:
+                self._forward(name, rest[2])
+
+    def _is_new(self, cause: list[Any]) -> bool:
+        topic, partition, offset, item = cause
+        if (offset, item) <= self.causes.get((topic, partition), (-1, -1)):
+            return False
+        self.causes[topic, partition] = offset, item
+        return True
+
+    # ---- anonymous and known users
+
+    def _identify(self, name: str) -> None:
+        if name in self.merged:
+            return
+        self.merged.add(name)
+        user = self.users.pop(name, None)
+        if user is None:
+            return
+        for segment in user.inside:
+            self._tell(segment, name, enters=False)
+        self.handed[name] = user
+
+    def _merge(self, name: str, device: str, *, is_empty: bool) -> None:
+        user = self.users[name]
+        if is_empty:
+            return
+        other = self.handed[device]
+        user.likes += other.likes
+        user.spent += other.spent
+        user.attributes = {**other.attributes, **user.attributes}
+        user.seen = {each: max(user.seen.get(each, 0), other.seen.get(each, 0)) for each in {*user.seen, *other.seen}}
+        for at, campaign, entry in other.waiting:
+            gap = abs(user.last[campaign] - other.last[campaign]) if campaign in user.last else AGAIN_MS[campaign]
+            if gap >= AGAIN_MS[campaign]:
+                user.waiting.append((at, campaign, user.entries[campaign] + entry))
+        for campaign, last in other.last.items():
+            user.last[campaign] = max(user.last.get(campaign, last), last)
+        user.entries += other.entries
+        self._release(name, self.clock)
+        self._cross(name, self.clock, other.inside)
+
+    def _forward(self, name: str, letter: bytes) -> None:
+        kind, *rest = msgspec.msgpack.decode(letter)
+        if kind == "happening":
+            self.owed[letter] -= 1
+            self._event(name, rest[0])
 
     # ---- time
 
@@ -80,13 +145,16 @@ class Model:
         return None if first is None else (first[0], sorted({name for at, name in found if at == first[0]}))
 
     def _due(self, name: str, now: int) -> None:
+        self._release(name, now)
+        self._cross(name, now)
+
+    def _release(self, name: str, now: int) -> None:
         user = self.users[name]
         for at, campaign, entry in sorted(user.waiting):
             if at <= now:
                 user.waiting.remove((at, campaign, entry))
                 if not self._is_paused(campaign) and self._consents(user, campaign):
                     self._send(campaign, name, entry)
-        self._cross(name, now)
 
     # ---- what happens
 
@@ -139,7 +207,12 @@ class Model:
             return bool(user.likes) and likes < 1
         return sum((amount for at, amount in user.spent if now - SPENT_MS < at), Decimal(0)) > SPENT_OVER
 
-    def _cross(self, name: str, now: int) -> None:
+    def _tell(self, segment: str, name: str, *, enters: bool) -> None:
+        moment = datetime.fromtimestamp(self.clock / 1000, UTC).isoformat(timespec="milliseconds")
+        self.changes[segment, name, "enter" if enters else "leave", moment.replace("+00:00", "Z")] += 1
+
+    def _cross(self, name: str, now: int, stood: set[str] | None = None) -> None:
+        """Bring segments up to date; a crossing into where a user merged into this one `stood` starts nothing."""
         user = self.users[name]
         crossings = []
         for segment in SEGMENTS:
@@ -148,8 +221,9 @@ class Model:
                 (user.inside.add if holds else user.inside.discard)(segment)
                 crossings.append((segment, holds))
         for segment, holds in crossings:
-            moment = datetime.fromtimestamp(now / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            self.changes[segment, name, "enter" if holds else "leave", moment] += 1
+            self._tell(segment, name, enters=holds)
+            if stood is not None and (segment in stood) == holds:
+                continue
             starts = {"lapsed": ("back",), "fans": ("fan_a", "fan_b")}.get(segment, ()) if holds else ()
             for campaign in [each for each in starts if self._may(each, user)]:
                 self._enter(campaign, name, event_ms=now)
@@ -182,9 +256,21 @@ class Model:
         self.sends[blake2b(data, digest_size=16).hexdigest()] += 1
 
 
-def expected(letters: list[tuple[int, bytes | None, bytes]], paused_of: list[list[str]]) -> Model:
-    """The model after all letters of a partition; `paused_of` has the paused campaigns of each version."""
-    model = Model(paused_of)
-    for append_ms, key, value in letters:
-        model.letter(append_ms, key, value)
-    return model
+def expected(
+    partitions: list[list[tuple[int, bytes | None, bytes]]], paused_of: list[list[str]]
+) -> tuple[list[Model], Counter[bytes]]:
+    """The models after all letters of all partitions, and what late events were lost, or came too often.
+
+    `paused_of` has the paused campaigns of each version. A partition waits for what others hand to it.
+    """
+    handed: dict[str, User] = {}
+    owed: Counter[bytes] = Counter()
+    models = [Model(paused_of, handed, owed) for _ in partitions]
+    left = [list(reversed(letters)) for letters in partitions]
+    while any(left):
+        before = sum(map(len, left))
+        for model, letters in zip(models, left, strict=True):
+            while letters and not model.waits(letters[-1][2]):
+                model.letter(*letters.pop())
+        assert sum(map(len, left)) < before, "partitions wait for each other"
+    return models, Counter({letter: count for letter, count in owed.items() if count})

@@ -27,7 +27,7 @@ from agents.web.dead_letters import DeadLetters
 from channels.channel import Receipt, Request
 from channels.outbox import Outbox
 from channels.smtp import Smtp
-from streams import ids, users
+from streams import identity, ids, users
 from streams.campaigns import enter
 from streams.campaigns.trigger import Campaign
 from streams.fold import Fold
@@ -314,6 +314,22 @@ def outcome_repeated_with_new_attempt() -> Replacements:
     return [(agent, "outcome_of", outcome)]
 
 
+def merge_taken_twice() -> Replacements:
+    """The row of an anonymous user is sent twice, and its receiver takes in both."""
+    parts, take = identity._parts, identity.take
+
+    def twice(*args: Any) -> list[Any]:
+        found = parts(*args)
+        return [*found, *found]
+
+    return [(identity, "_parts", twice), (identity, "take", lambda *args: take(*args) or True)]
+
+
+def late_event_dropped() -> Replacements:
+    """What comes for a device after its user was merged is not sent on."""
+    return [(Fold, "_send_on", lambda *args: True)]
+
+
 PLANTS: dict[str, Callable[[], Replacements]] = {
     plant.__name__: plant
     for plant in (
@@ -340,5 +356,7 @@ PLANTS: dict[str, Callable[[], Replacements]] = {
         slice_matters,
         tally_apart,
         outcome_repeated_with_new_attempt,
+        merge_taken_twice,
+        late_event_dropped,
     )
 }

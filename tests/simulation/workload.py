@@ -12,6 +12,10 @@ from aiokafka.partitioner import murmur2
 PARTITIONS = 2
 APP = "headrace"
 USERS = ("ann", "bob", "cyd", "dee")
+OWNERS = {"x1": "ann", "x2": "cyd"}
+"""Whom a device will turn out to be; the anonymous and the known user lie in different partitions, each way round."""
+
+ANONYMOUS = 0.3
 WINDOW_S = 4
 SPENT_S = 6
 SPENT_OVER = 20
@@ -87,7 +91,31 @@ def plan(dice: random.Random, length_s: float) -> list[Op]:
             ops.append(_operate(dice, at_s))
         else:
             ops.append(_record(dice, at_s, number))
+    _identify(ops, length_s)
     return sorted(ops, key=lambda op: op.at_s)
+
+
+def _identify(ops: list[Op], length_s: float) -> None:
+    """Let some of it be done by devices that nobody is known on yet, or any more; dice of its own change no other."""
+    dice = random.Random(length_s.hex())
+    for op in ops[len(USERS) :]:
+        kinds = [kind for kind, _, _ in op.items]
+        if kinds in (["event"], ["purchase"], ["session"]) and dice.random() < ANONYMOUS:
+            device = dice.choice(tuple(OWNERS))
+            value = {name: each for name, each in json.loads(op.value).items() if name != "external_id"}
+            _of_device(op, kinds[0], device, {**value, "device_id": device})
+    for number in range(dice.randint(0, 4)):
+        device = dice.choice(tuple(OWNERS))
+        value = {"type": "identify", "device_id": device, "external_id": OWNERS[device], "n": number}
+        op = Op(dice.random() * length_s, "append")
+        _of_device(op, "identify", device, value)
+        ops.append(op)
+
+
+def _of_device(op: Op, kind: str, device: str, value: dict[str, Any]) -> None:
+    user = f"device:{device}"
+    op.key, op.value, op.partition = user.encode(), json.dumps(value).encode(), partition_of(user)
+    op.items = [(kind, user, value)]
 
 
 def _first(user: str) -> Op:

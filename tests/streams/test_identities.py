@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from streams import identity
+from streams.campaigns.merge import merge_history
 from streams.codec import to_json
 from streams.definitions import read_definitions
 from streams.effects import CurrentsRecord, Post, Refused, SegmentChange
@@ -14,7 +15,7 @@ from streams.exports import decode_row
 from streams.ids import user_id
 from streams.mailbox import Consent, MergePart, Outcome
 from streams.profiles.apply import ROW_ATTRIBUTES_MAX
-from streams.profiles.row import Devices, Merged, User
+from streams.profiles.row import Devices, Merged, User, Waiting, new_user
 from streams.sends import Send
 from tests.driver import Driver
 from tests.streams.mailboxes import START_MS, Mailboxes
@@ -349,3 +350,15 @@ def test_a_refused_late_event_is_a_dead_letter_of_its_record() -> None:
     refused = [each for each in world.effects if isinstance(each, Refused)]
     assert [(each.reason, each.cause.offset) for each in refused] == [("row_limit", 1)]
     assert [each.user for each in world.effects if isinstance(each, Post)] == ["ann", "ann"]
+
+
+def test_what_waits_for_the_users_own_time_waits_once() -> None:
+    """A scheduled campaign that waits for both of one person is sent to the known user, and only once."""
+    own, other = new_user(START_MS), new_user(START_MS)
+    for user in (own, other):
+        user.waiting = [Waiting(START_MS + 1, "plan", 0, {})]
+    other.waiting.append(Waiting(START_MS + 1, "second", 0, {}))
+
+    merge_history(own, other, Mailboxes({}, 1).workspaces[0])
+
+    assert [(each.campaign, each.entry) for each in own.waiting] == [("plan", 0), ("second", 0)]
