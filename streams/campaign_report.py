@@ -83,7 +83,7 @@ def total_of(parts: Iterable[Counts]) -> Counts:
 def variants_of(found: Found, defined: Sequence[str]) -> list[str]:
     """Every variant of a report: those defined, in their order, others that were sent, the control group last."""
     others = sorted({*found.totals, *found.series} - {*defined, CONTROL})
-    has_control = CONTROL in found.totals or CONTROL in defined
+    has_control = CONTROL in {*found.totals, *found.series, *defined}
     names = [*(name for name in defined if name != CONTROL), *others]
     return [*names, *([CONTROL] if has_control else [])]
 
