@@ -92,7 +92,10 @@ function draw(found) {
   at("chart").setAttribute("aria-label", `Chart of ${label} by the ${found.unit}. In all: ${sums.join(", ") || "nothing"}.`);
   const styles = getComputedStyle(document.documentElement), ink = styles.getPropertyValue("--soft").trim();
   const newKey = [width, ink, found.unit, ...found.variants.map(nameOf)].join();
-  if (plot && plotKey === newKey) return plot.setData(data);
+  if (plot && plotKey === newKey) {
+    plot.setData(data);
+    return newest();
+  }
   if (plot) plot.destroy();
   const line = { stroke: styles.getPropertyValue("--line").trim(), width: 1 };
   const axis = { stroke: ink, grid: line, ticks: line, font: "12px system-ui, sans-serif" };
@@ -108,6 +111,13 @@ function draw(found) {
   };
   plot = new uPlot(options, data, at("chart"));
   plotKey = newKey;
+  newest();
+}
+
+/** The legend gives the newest values while nobody points at older ones; uPlot clears it when it draws. */
+function newest() {
+  const shown = plot;
+  setTimeout(() => { if (shown === plot && (plot.cursor.idx === null || plot.cursor.idx === undefined)) plot.setLegend({ idx: plot.data[0].length - 1 }); });
 }
 
 function query() {
