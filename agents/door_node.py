@@ -17,7 +17,7 @@ from agents.folder import DataFolder
 from agents.status.about import VERSION, about
 from agents.status.board import Board
 from agents.status.doorway import Doorway
-from agents.web.campaigns_api import CampaignsApi
+from agents.web.campaigns_page import campaign_routes
 from agents.web.control import Command, ControlServer
 from agents.web.doors import doors
 from agents.web.key_ring import KEY_COMMANDS, KeyRing, ask_ring
@@ -52,7 +52,7 @@ class DoorNode:
         taker = doors(settings, self.log, clock, keys)
         self._workspaces = Workspaces(self.log)
         self._campaigns = Campaigns(self._workspaces, TopicReports(settings), clock.now_ms)
-        more = [CampaignsApi(self._campaigns, keys, clock)]
+        more = campaign_routes(self._campaigns, keys, clock)
         self._server = HttpServer(lambda: False, self._metrics, taker, page, more=more)
         self._control = ControlServer({name: self._command(name) for name in KEY_COMMANDS})
         self._watching: list[asyncio.Task[None]] = []

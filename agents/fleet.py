@@ -25,7 +25,7 @@ from agents.status.board import Board
 from agents.status.crew import Crew
 from agents.status.families import exposition
 from agents.web.campaigns import merge_campaigns
-from agents.web.campaigns_api import CampaignsApi
+from agents.web.campaigns_page import campaign_routes
 from agents.web.control import ControlClient, ControlServer
 from agents.web.doors import doors
 from agents.web.key_ring import KEY_COMMANDS, KeyRing, ask_ring
@@ -99,7 +99,7 @@ class Fleet:
         taker = doors(settings, self.log, clock, keys) if keys else None
         self._workspaces = Workspaces(self.log)
         self._campaigns = Campaigns(self._workspaces, TopicReports(settings), clock.now_ms)
-        more = [CampaignsApi(self._campaigns, keys, clock)] if keys else []
+        more = campaign_routes(self._campaigns, keys, clock)
         page = StatusPage(self.board, keys, self)
         self._server = HttpServer(self._has_failed, self._metrics, taker, page, more=more)
         self._control = ControlServer({name: self._command(name) for name in (*MERGES, *KEY_COMMANDS, *OWN)})

@@ -35,7 +35,7 @@ from agents.status.gauges import Gauges
 from agents.status.watchdog import Watchdog
 from agents.ticker import run_ticker
 from agents.users import Users
-from agents.web.campaigns_api import CampaignsApi
+from agents.web.campaigns_page import campaign_routes
 from agents.web.commands import COMMANDS
 from agents.web.control import ControlServer
 from agents.web.dead_letters import DeadLetters
@@ -136,7 +136,7 @@ class Node:
         self.board = Board(self.gauges, self._clock, about(settings))
         taker = doors(settings, self.log, self._clock, keys, self.disk.is_low) if keys else None
         page = StatusPage(self.board, keys, self)
-        more = [CampaignsApi(self.campaigns, keys, self._clock)] if keys else []
+        more = campaign_routes(self.campaigns, keys, self._clock)
         self.server = HttpServer(self._has_failed, self._metrics, taker, page, self.disk.is_low, more)
         self.control = ControlServer(self._commands())
 

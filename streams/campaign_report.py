@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from math import erf, sqrt
 from typing import Any, Final, NamedTuple
 
 from streams.campaigns.variants import CONTROL
@@ -82,7 +83,7 @@ def total_of(parts: Iterable[Counts]) -> Counts:
 def variants_of(found: Found, defined: Sequence[str]) -> list[str]:
     """Every variant of a report: those defined, in their order, others that were sent, the control group last."""
     others = sorted({*found.totals, *found.series} - {*defined, CONTROL})
-    has_control = CONTROL in found.totals or CONTROL in defined
+    has_control = CONTROL in {*found.totals, *found.series, *defined}
     names = [*(name for name in defined if name != CONTROL), *others]
     return [*names, *([CONTROL] if has_control else [])]
 
@@ -109,6 +110,7 @@ def report(campaign: str, found: Found, period: Period, defined: Sequence[str]) 
                 "is_control": name == CONTROL,
                 "totals": numbers_of(found.totals.get(name, nothing)),
                 "rates": rates_of(found.totals.get(name, nothing)),
+                "versus_control": _against(found.totals, name),
                 "series": [numbers_of(found.series.get(name, {}).get(number, nothing)) for number in numbers],
             }
             for name in names
@@ -137,6 +139,28 @@ def rates_of(counts: Counts) -> dict[str, float | None]:
     }
     shares |= {_CONVERSIONS[at]: (counts.conversions[at], entries) for at in range(BEHAVIOURS_MAX)}
     return {name: round(part / whole, 6) if whole else None for name, (part, whole) in shares.items()}
+
+
+def versus(converted: int, entries: int, control_converted: int, control_entries: int) -> dict[str, float] | None:
+    """How a variant's conversion rate stands to the control group's; None while either has nothing to say.
+
+    `uplift` is the relative change. `confidence` is that of a two-sided test of two shares, from 0 to 1; it means
+    little below some hundred entries each.
+    """
+    if not (entries and control_entries and control_converted):
+        return None
+    rate, base = converted / entries, control_converted / control_entries
+    pooled = (converted + control_converted) / (entries + control_entries)
+    spread = sqrt(pooled * max(0.0, 1 - pooled) * (1 / entries + 1 / control_entries))
+    confidence = erf(abs(rate - base) / spread / sqrt(2)) if spread else 0.0
+    return {"uplift": round(rate / base - 1, 6), "confidence": round(confidence, 6)}
+
+
+def _against(totals: Mapping[str, Counts], name: str) -> dict[str, float] | None:
+    own, control = totals.get(name), totals.get(CONTROL)
+    if own is None or control is None or name == CONTROL:
+        return None
+    return versus(own.conversions[0], own.sent, control.conversions[0], control.control)
 
 
 def to_csv(answer: Mapping[str, Any]) -> str:

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams import ids
+from streams.campaigns.merge import merge_history
 from streams.campaigns.variants import CONTROL, WHOLE, Variant, choose, merged_choice
 from streams.definitions import LogMessage, read_definitions
 from streams.effects import CurrentsRecord
 from streams.errors import BadDefinition
-from streams.profiles.row import CampaignHistory
+from streams.profiles.row import CampaignHistory, new_user
 from streams.sends import Send
 from streams.times import DAY_MS
 from streams.workspace import compile_workspace
@@ -151,3 +152,17 @@ def test_refused(more: dict[str, Any], fault: str) -> None:
     with pytest.raises(BadDefinition) as refused:
         compile_workspace(read_definitions(files(split_campaign(**more))), 0)
     assert fault in str(refused.value)
+
+
+def test_a_merge_keeps_the_known_choice() -> None:
+    """When two rows become one, the known user's variant stays, and one that only the other had comes along."""
+    known, other = new_user(0), new_user(0)
+    known.campaigns = {"c": CampaignHistory(1, 5, "a"), "d": CampaignHistory(1, 5)}
+    other.campaigns = {name: CampaignHistory(2, 9, "b") for name in "cde"}
+    merge_history(known, other, compile_workspace(read_definitions({}), 0))
+
+    assert known.campaigns == {
+        "c": CampaignHistory(3, 9, "a"),
+        "d": CampaignHistory(3, 9, "b"),
+        "e": CampaignHistory(2, 9, "b"),
+    }
