@@ -12,7 +12,7 @@ from agents.engine.driver import PromptTableManager, SliceSchema, register_drive
 from agents.engine.embedded import EmbeddedTransport
 from agents.engine.lanes import Lanes
 from agents.engine.pace import Pace
-from agents.engine.slices import Slices
+from agents.engine.slices import Slice, Slices
 from agents.engine.transport import Transport
 from config import metrics
 from config.clock import Clock
@@ -72,7 +72,12 @@ class Engine:
 
     def register(self, agent: Agent) -> None:
         """Make an agent one of Faust's, by its name, that reads whole slices of its topics."""
-        lanes = Lanes(agent.handle, self.fail, self.pace)
+
+        async def handle(piece: Slice) -> None:
+            if piece.partition in self.held:  # else it was given up while the slice waited: its next owner takes it
+                await agent.handle(piece)
+
+        lanes = Lanes(handle, self.fail, self.pace)
         self.agents.append(agent)
         self._lanes.append(lanes)
 
