@@ -4,6 +4,7 @@ import re
 from binascii import b2a_qp
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -47,7 +48,7 @@ def build_mail(mail: Mail) -> bytes:
     r"""The mail with `\n` line ends, all of it ASCII; the same mail always gives the same bytes."""
     headers = [
         ("Message-ID", f"<{mail.dispatch_id}@headrace>"),
-        ("Date", format_datetime(_EPOCH + timedelta(milliseconds=mail.sent_ms))),
+        ("Date", _date(mail.sent_ms // 1000)),
         ("From", mail.sender.header),
         *([("Reply-To", mail.reply_to.header)] if mail.reply_to else []),
         ("To", mail.to.header),
@@ -87,6 +88,12 @@ def read_unsubscribe(text: str) -> str | None:
     if text.startswith(("mailto:", "https://")) and not _TARGET_UNFIT.search(text):
         return text if len(text) < LINE_BYTES_MAX // 2 else None
     return None
+
+
+@lru_cache(maxsize=1_024)
+def _date(sent_s: int) -> str:
+    """The Date header of a second; many mails are decided in the same one."""
+    return format_datetime(_EPOCH + timedelta(seconds=sent_s))
 
 
 def _words(text: str) -> str:

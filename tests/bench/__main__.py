@@ -26,6 +26,7 @@ LATENCY_S: Final = 6
 OPPONENT_SHARE: Final = 4
 WARM_EVENTS: Final = 120_000
 SEGMENTS: Final = (10, 1_000, 10_000)
+SLOW_S: Final = 0.02
 
 Results = dict[str, Any]
 
@@ -207,9 +208,14 @@ class Run:
     def providers(self) -> None:
         """Messages per second and processor time per message, to minimal local providers."""
         found = self.results["providers"] = []
-        for channel in ("email", "webhook"):
+        for channel in providers.CHANNELS:
             _say(f"providers: {channel}")
-            found.append(run_child("tests.bench.providers", providers.Plan(channel, self._arguments.sends)))
+            found.append(run_child("tests.bench.providers", providers.Plan(channel, users=self._arguments.sends)))
+        self.results["lanes"] = []
+        for channel in providers.CHANNELS:
+            _say(f"lanes: {channel}")
+            plan = providers.Plan(channel, "lanes", self._arguments.sends, wait_s=SLOW_S)
+            self.results["lanes"].append(run_child("tests.bench.providers", plan))
 
 
 def _say(text: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -26,6 +26,8 @@ from config.settings import Settings
 from streams import topics
 from streams.codec import partition_of, to_json
 from streams.records import Output
+from streams.sends import Send
+from tests.bench.subject import percentiles
 from tests.bench.workload import write_workspace
 
 GO: Final = "go"
@@ -38,16 +40,29 @@ CAMPAIGNS: Final[dict[str, dict[str, Any]]] = {
         "text": "Hello {{ ${first_name} | default: 'you' }},\n\nyour order {{ event_properties.${order} }} has left us."
         "\nIt goes to {{ ${home_city} }}.\n\nYours\n",
     },
-    "webhook": {"body": '{"user": "{{ ${user_id} }}", "name": "{{ ${first_name} }}"}'},
+    "webhook": {
+        "body": '{"user": "{{ ${user_id} }}", "name": "{{ ${first_name} }}", '
+        '"order": "{{ event_properties.${order} }}"}'
+    },
 }
+Channel: TypeAlias = Literal["email", "webhook"]
+CHANNELS: Final[tuple[Channel, ...]] = ("email", "webhook")
 SINKS: Final = {"email": "mail", "webhook": "hooks"}
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What one process measures: so many users, each of whom is sent one message of a channel."""
+    """What one process measures: so many users, each of whom is sent one message of a channel.
 
-    channel: Literal["email", "webhook"]
+    `lanes` puts as many sends of a fan-out in front of so many events, each of which becomes a transactional send; the
+    sink waits `wait_s` before each answer.
+    """
+
+    channel: Channel
+    mode: Literal["drain", "lanes"] = "drain"
     users: int = 50_000
+    probes: int = 500
+    probes_per_s: int = 25
+    wait_s: float = 0.0
     partitions: int = 8
     broker: str = "embedded://"
     cities: int = 6
@@ -128,10 +143,7 @@ async def decide(settings: Settings, plan: Plan) -> None:
         node = Node(settings, SystemClock())
         node.wire()
         await node.start()
-        everything = list(outputs(plan))
-        for at in range(0, len(everything), APPEND_RECORDS):
-            await node.engine.transport.append(everything[at : at + APPEND_RECORDS])
-            await asyncio.sleep(0)
+        await _append_all(node, list(outputs(plan)))
         await node.quiesce()
         await node.stop()
     finally:
@@ -164,10 +176,77 @@ async def deliver(settings: Settings, plan: Plan, provider: Sink) -> dict[str, A
     }
 
 
+def fan_out(plan: Plan, version: int) -> Iterator[Output]:
+    """A bulk send for each user, as a fan-out decides them."""
+    for at in range(plan.users):
+        user = f"user-{at:07d}"
+        profile: dict[str, Any] = {"email_address": f"{user}@example.com", "first_name": f"Name{at % 1_000}"}
+        send = Send(
+            *(f"{at:032x}", plan.channel, plan.channel, user, version, time.time_ns() // 1_000_000),
+            profile,
+            {},
+            {"order": at},
+            "bulk",
+        )
+        place = partition_of(user.encode(), plan.partitions)
+        yield Output(topics.sends_topic(plan.channel, "bulk"), place, user.encode(), to_json(send))
+
+
+async def pass_by(settings: Settings, plan: Plan, provider: Sink) -> dict[str, Any]:
+    """Transactional sends while a fan-out drains: from when each event was due to its message at the sink."""
+    reads = Delivery.reads
+    Delivery.reads = tuple(topic for topic in reads if topic.name not in topics.BULK)
+    node = Node(settings, SystemClock())
+    node.wire()
+    Delivery.reads = reads
+    await node.start()
+    await _append_all(node, list(outputs(plan))[::2])  # rows, and no event
+    await node.quiesce()
+    await _append_all(node, list(fan_out(plan, node.workspaces.latest_version)))
+    await node.stop()
+    node = Node(settings, SystemClock())
+    node.wire()
+    await node.start()
+    while not provider.told()["taken"]:  # noqa: ASYNC110  # another process counts
+        await asyncio.sleep(0.01)
+    began_ns, late = time.time_ns(), 0.0
+    for at in range(plan.probes):
+        due_ns = began_ns + at * 1_000_000_000 // plan.probes_per_s
+        await asyncio.sleep(max(0.0, (due_ns - time.time_ns()) / 1e9))
+        late = max(late, (time.time_ns() - due_ns) / 1e9)
+        user = f"user-{at:07d}"
+        body = {"type": "event", "name": GO, "external_id": user, "properties": {"order": f"probe={due_ns}="}}
+        place = partition_of(user.encode(), plan.partitions)
+        await node.log.append([Output(topics.EVENTS.name, place, user.encode(), to_json(body))])
+    ages, left = list[float](), plan.users
+    while len(ages) < plan.probes:
+        found = provider.told()
+        ages += found["ages_s"]
+        left = plan.users + plan.probes - found["taken"]
+        await asyncio.sleep(0.05)
+    await node.stop()
+    return {
+        "channel": plan.channel,
+        "backlog": plan.users,
+        "backlog_left": left,
+        "probes": len(ages),
+        "event_to_sink_ms": percentiles(ages),
+        "producer_late_ms": round(late * 1000, 1),
+    }
+
+
+async def _append_all(node: Node, everything: list[Output]) -> None:
+    for at in range(0, len(everything), APPEND_RECORDS):
+        await node.log.append(everything[at : at + APPEND_RECORDS])
+        await asyncio.sleep(0)
+
+
 async def measure(plan: Plan, folder: Path) -> dict[str, Any]:
     """Decide, then deliver."""
-    with sink(SINKS[plan.channel]) as provider:
+    with sink(SINKS[plan.channel], plan.wait_s) as provider:
         settings = settings_of(plan, folder, provider.port)
+        if plan.mode == "lanes":
+            return await pass_by(settings, plan, provider)
         await decide(settings, plan)
         return await deliver(settings, plan, provider)
 

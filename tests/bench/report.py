@@ -32,7 +32,7 @@ def ratios(job: str, subject: Result, opponent: Result, alone: Result) -> Result
 
 def readable(results: Result) -> str:
     """Every part that was run, as text."""
-    parts = (_throughput, _ratios, _latency, _stages, _idle, _restore, _segments, _large_state, _providers)
+    parts = (_throughput, _ratios, _latency, _stages, _idle, _restore, _segments, _large_state, _providers, _lanes)
     return "\n".join(line for part in parts for line in part(results))
 
 
@@ -141,3 +141,13 @@ def _providers(results: Result) -> Iterable[str]:
     ]
     head = ("channel", "sends", "sends/s", "CPU µs", "CPU µs of the sink")
     return _table("Providers: a backlog of decided sends, delivered", head, rows)
+
+
+def _lanes(results: Result) -> Iterable[str]:
+    names = ("channel", "backlog", "backlog_left", "probes")
+    rows = [
+        (*(each[name] for name in names), *each["event_to_sink_ms"].values(), each["producer_late_ms"])
+        for each in results.get("lanes", ())
+    ]
+    head = ("channel", "bulk sends", "left at the end", "probes", "p50", "p95", "p99", "max", "producer late, ms")
+    return _table("Lanes: event to message of transactional sends while a fan-out drains, ms", head, rows)

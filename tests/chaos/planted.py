@@ -59,9 +59,9 @@ def _lost_row(real: Any) -> Any:
 
 
 def _attempt_before_record(real: Any) -> Any:
-    async def change(self: Any, stage: Any, *, durable: bool = False) -> None:
+    async def change(self: Any, stage: Any, *, durable: bool = False, **more: Any) -> None:
         if not durable:
-            await real(self, stage)
+            await real(self, stage, **more)
             return
         staged = self._transport.batch()
         outputs: list[Any] = []

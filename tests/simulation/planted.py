@@ -68,15 +68,15 @@ def outcome_before_state() -> Replacements:
 
 def attempt_before_record() -> Replacements:
     """A dispatch is attempted, and recorded as attempting afterwards."""
-    real = Delivery._carry
+    real = Delivery._begin
 
-    async def carry(self: Delivery, partition: int, dispatch: Dispatch) -> bool:
-        if dispatch.state != "attempting":
+    async def begin(self: Delivery, partition: int, taken: list[Dispatch]) -> None:
+        for dispatch in taken:
             request = Request(dispatch.dispatch_id, dispatch.address, dispatch.request)
             await self._providers[dispatch.channel].attempt(request)
-        return await real(self, partition, dispatch)
+        await real(self, partition, taken)
 
-    return [(Delivery, "_carry", carry)]
+    return [(Delivery, "_begin", begin)]
 
 
 def record_not_synced() -> Replacements:
