@@ -304,6 +304,8 @@ RUNS: Final[dict[str, Run]] = {
     "sends release": _settle,
     "sends discard": _settle,
     "bounces": _mail,
+    "preview": _mail,
+    "test-send": _mail,
     "backup": _backup,
     "restore": _restore,
     "move": _move,

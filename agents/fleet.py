@@ -30,6 +30,7 @@ from agents.web.control import ControlClient, ControlServer
 from agents.web.doors import doors
 from agents.web.key_ring import KEY_COMMANDS, KeyRing, ask_ring
 from agents.web.keys import Keys
+from agents.web.preview_page import PreviewPage
 from agents.web.server import HttpServer
 from agents.web.status import StatusPage
 from config import metrics
@@ -100,6 +101,7 @@ class Fleet:
         self._workspaces = Workspaces(self.log)
         self._campaigns = Campaigns(self._workspaces, TopicReports(settings), clock.now_ms)
         more = campaign_routes(self._campaigns, keys, clock)
+        more += [PreviewPage(self, keys)] if keys else []
         page = StatusPage(self.board, keys, self)
         self._server = HttpServer(self._has_failed, self._metrics, taker, page, more=more)
         self._control = ControlServer({name: self._command(name) for name in (*MERGES, *KEY_COMMANDS, *OWN)})
@@ -324,6 +326,7 @@ MERGES: Final = {
     "reload": _sum,
     "release": _sum,
     "discard": _sum,
+    "preview": _first,
     "tail": _any_one,
     "append": _any_one,
     "apply": _any_one,

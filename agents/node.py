@@ -42,6 +42,8 @@ from agents.web.dead_letters import DeadLetters
 from agents.web.doors import doors
 from agents.web.key_ring import KeyRing
 from agents.web.keys import Keys
+from agents.web.preview import Previews
+from agents.web.preview_page import PreviewPage
 from agents.web.queries import Queries
 from agents.web.server import HttpServer
 from agents.web.status import StatusPage
@@ -81,6 +83,7 @@ class Node:
         self.engine = Engine(settings, clock, self.store, settings.data / "faust")
         self.workspaces = Workspaces(self.engine.transport)
         self.queries = Queries(self.store, self.engine, self.workspaces)
+        self.previews = Previews(settings, self.workspaces, self.queries, clock)
         self.dead_letters = DeadLetters(self.store, self.engine)
         self.campaigns = Campaigns(self.workspaces, self._report_source(), clock.now_ms)
         self.key_ring = KeyRing(self.engine.transport, clock)
@@ -137,6 +140,7 @@ class Node:
         taker = doors(settings, self.log, self._clock, keys, self.disk.is_low) if keys else None
         page = StatusPage(self.board, keys, self)
         more = campaign_routes(self.campaigns, keys, self._clock)
+        more += [PreviewPage(self, keys)] if keys else []
         self.server = HttpServer(self._has_failed, self._metrics, taker, page, self.disk.is_low, more)
         self.control = ControlServer(self._commands())
 

@@ -80,6 +80,31 @@ class Tracking:
         return Links(self.base, self._keys, claims)
 
 
+class UnsentLinks(Links):
+    """The links of a message that is only looked at: they count nothing and change nobody."""
+
+    def click(self, url: str) -> str:
+        """The target itself."""
+        return url
+
+    pixel = ""
+    bounce = ""
+
+    def _link(self, kind: TokenKind, url: str = "") -> str:
+        return f"{self._base}/t/{_PATHS[kind]}/preview"
+
+
+class UnsentTracking(Tracking):
+    """Makes such links."""
+
+    def __init__(self, base: str) -> None:
+        super().__init__(base, ())
+
+    def links(self, claims: Claims) -> Links:
+        """The links of a message that is not sent."""
+        return UnsentLinks(self.base, (), claims)
+
+
 class PreferencePages(Mapping[str, str]):
     """`preference_center.${any name}` is the one preference page."""
 

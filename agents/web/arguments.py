@@ -87,6 +87,12 @@ def _add_dead_letters(parser: argparse.ArgumentParser) -> None:
 def _add_mail(add: Add) -> None:
     source = _word("source", "a report or an mbox of them, a maildir whose new mails are taken, or - for stdin")
     add("bounces", "take reports of mail servers: undeliverable mails, and complaints", source)
+    campaign, variant = _word("campaign", "its name"), _word("--variant", "by name; else the user's own", default="")
+    user = {**_word("--user", "whose profile fills it", metavar="ID"), "required": True}
+    html = _word("--html", "write the mail's HTML into this file", metavar="FILE", type=Path, default=None)
+    add("preview", "a message as a user would get it now, and what would keep it back", campaign, user, variant, html)
+    to = {**_word("--to", "where it goes", metavar="ADDRESS"), "required": True}
+    add("test-send", "mail a preview to an address of yours; it counts nowhere", campaign, to, user, variant)
 
 
 def _add_import(add: Add) -> None:

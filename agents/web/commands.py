@@ -16,6 +16,7 @@ from agents.status.families import families_of
 from agents.web.dead_letters import DeadLetters
 from agents.web.key_ring import COMMANDS as RING_COMMANDS
 from agents.web.key_ring import KeyRing
+from agents.web.preview import Previews
 from agents.web.queries import Queries
 from config import metrics
 from streams import topics
@@ -233,4 +234,5 @@ COMMANDS: Final = {
     "release": _held("release", "pending"),
     "discard": _held("discard", "aborted"),
     "partitions": _partitions,
+    "preview": _reader("preview", "previews", Previews),
 }

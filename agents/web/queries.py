@@ -45,7 +45,7 @@ class Queries:
         """Those that this process answers for: what it holds, or everything in a folder that nobody runs."""
         return sorted(self._engine.held) if self._engine.failure else list(range(self._transport.partitions))
 
-    def _row(self, external_id: str) -> User | None:
+    def row(self, external_id: str) -> User | None:
         """The user's row, None where another worker holds it."""
         partition = partition_of(external_id.encode(), self._transport.partitions)
         if partition not in self._partitions:
@@ -57,7 +57,7 @@ class Queries:
 
     def user(self, external_id: str) -> Answer | None:
         """Everything known of a user."""
-        user = self._row(external_id)
+        user = self.row(external_id)
         if user is None:
             return None
         now_ms = user.now_ms
@@ -91,7 +91,7 @@ class Queries:
         if found is None:
             known = ", ".join(each.name for each in workspace.segments) or "none"
             raise BadSetting(f"no segment {segment!r}; segments are {known}")
-        user = self._row(external_id)
+        user = self.row(external_id)
         if user is None:
             return None
         partition = partition_of(external_id.encode(), self._transport.partitions)
