@@ -100,11 +100,11 @@ def _letters_replay(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _keys_create(settings: Settings, arguments: argparse.Namespace) -> int:
-    from agents.web.key_ring import make_key
+    from agents.web.key_ring import make_key, said
 
     made, told = make_key(arguments.name, arguments.scope)
     ask(settings, "keys_create", create=True, **told)
-    return show(arguments, made, lambda made: f"{made['key']}\nsaid only this once; its id is {made['id']}")
+    return show(arguments, made, said)
 
 
 def _config_check(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -166,9 +166,6 @@ def _mail(settings: Settings, arguments: argparse.Namespace) -> int:
 
     answer = within(settings, lambda session: COMMANDS[arguments.command](session, settings, arguments))
     return show(arguments, answer, listing.tree)
-
-
-# ---- carrying elsewhere
 
 
 def _backup(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -30,6 +30,7 @@ USER: Final = "external_id"
 SKIP: Final = "-"
 _EVENT_FIELDS: Final = ("name", "time")
 _OTHER_IDS: Final = ("braze_id", "user_alias_name", "user_alias_label")
+_GROUPS: Final = ("subscription_group_id", "subscription_state")
 _NOT_NAMES: Final = ("type", "id", "time")
 _NUMBER: Final = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d{1,15})?")
 _BOOLEANS: Final = {"true": True, "false": False}
@@ -131,6 +132,11 @@ def _check(kind: Kind, columns: Sequence[Column]) -> None:
     for field in fields:
         if fields.count(field) > 1:
             raise BadSetting(f"two columns fill {field!r}; leave one out with --map COLUMN=-")
+        if kind == "attributes" and field in _GROUPS:
+            raise BadSetting(
+                f"column {field!r}: subscription groups are not there yet; email_subscribe and push_subscribe are. "
+                f"Leave it out, --map {field}=-"
+            )
         if field in _OTHER_IDS or (kind == "attributes" and field in _NOT_NAMES):
             raise BadSetting(f"column {field!r} cannot be imported; leave it out or rename it, --map {field}=…")
         if len(field) > NAME_CHARS_MAX:

@@ -8,6 +8,7 @@ from aiohttp import web
 from agents.engine.transport import Log
 from agents.signing import signing_keys
 from agents.web.door import Door
+from agents.web.imports import Imports
 from agents.web.keys import Keys
 from agents.web.sdk import SdkDoor
 from agents.web.tracking import TrackingDoor
@@ -40,4 +41,5 @@ def doors(settings: Settings, log: Log, clock: Clock, keys: Keys, is_full: Calla
     Each answers once the log has what it took. While `is_full` says so, nothing is taken.
     """
     links = TrackingDoor(log, clock, signing_keys(settings), is_full)
-    return Doors([Door(log, clock, keys, is_full), SdkDoor(settings, log, clock, is_full), links])
+    imports = Imports(settings.data / "imports", log, clock, keys, is_full)
+    return Doors([Door(log, clock, keys, is_full), SdkDoor(settings, log, clock, is_full), links, imports])

@@ -37,6 +37,11 @@ def make_key(name: str, scopes: list[str]) -> tuple[dict[str, JSONValue], dict[s
     return {**shared, "key": key}, {**shared, "hash": hash_of(key)}
 
 
+def said(made: dict[str, JSONValue]) -> str:
+    """A new key, for people."""
+    return f"{made['key']}\nsaid only this once; its id is {made['id']}"
+
+
 class KeyRing:
     """The keys that were made and not revoked, by the hash of their text."""
 
