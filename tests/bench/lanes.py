@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import agents.node
+from agents.delivery.providers import providers_of
 from agents.node import Node
 from channels.channel import Provider, Receipt, Request
 from channels.smtp import Smtp
 from config.settings import Settings
 from streams import topics
-from streams.codec import to_json
+from streams.codec import partition_of, to_json
+from streams.engagement import SigningKeys
 from streams.records import Output
 from tests.bench import providers
 from tests.bench.own_time import OwnClock, OwnTimeLoop
@@ -99,7 +101,7 @@ async def probes(
         await asyncio.sleep(max(0.0, due[at] - loop.time()))
         user = f"user-{at:07d}"
         body = {"type": "event", "name": providers.GO, "external_id": user, "properties": {"order": f"probe={at}="}}
-        place = providers.partition_of(user.encode(), node.settings.partitions)
+        place = partition_of(user.encode(), node.settings.partitions)
         await append(node, [Output(topics.EVENTS.name, place, user.encode(), to_json(body))])
     while not due.keys() <= slow.came.keys():  # noqa: ASYNC110  # the provider tells nobody
         await asyncio.sleep(0.01)
@@ -122,10 +124,9 @@ def main(argv: list[str] | None = None) -> int:
     loop = OwnTimeLoop()
     asyncio.set_event_loop(loop)
     slow = Slow(loop.time)
-    real = agents.node.providers_of
 
-    def with_slow(settings: Settings) -> dict[str, Provider]:
-        return {**real(settings), "email": slow}
+    def with_slow(settings: Settings, keys: SigningKeys) -> dict[str, Provider]:
+        return {**providers_of(settings, keys), "email": slow}
 
     with (
         tempfile.TemporaryDirectory(prefix="headrace-lanes-") as folder,

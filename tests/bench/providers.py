@@ -186,7 +186,7 @@ def fan_out(plan: Plan, version: int) -> Iterator[Output]:
             profile,
             {},
             {"order": at},
-            "bulk",
+            lane="bulk",
         )
         place = partition_of(user.encode(), plan.partitions)
         yield Output(topics.sends_topic(plan.channel, "bulk"), place, user.encode(), to_json(send))
