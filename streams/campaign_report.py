@@ -66,9 +66,7 @@ def merge_abouts(parts: Iterable[About]) -> About:
     """What partitions know of a campaign, as one."""
     whole = About()
     for part in parts:
-        whole.channel = whole.channel or part.channel
-        whole.first_sent_s = min(filter(None, (whole.first_sent_s, part.first_sent_s)), default=0)
-        whole.last_sent_s = max(whole.last_sent_s, part.last_sent_s)
+        whole.add(part)
     return whole
 
 

@@ -93,6 +93,12 @@ class About(msgspec.Struct, array_like=True):
     first_sent_s: int = 0
     last_sent_s: int = 0
 
+    def add(self, other: "About") -> None:
+        """Take in what another partition knows."""
+        self.channel = self.channel or other.channel
+        self.first_sent_s = min(filter(None, (self.first_sent_s, other.first_sent_s)), default=0)
+        self.last_sent_s = max(self.last_sent_s, other.last_sent_s)
+
 
 class Seen(msgspec.Struct, array_like=True):
     """When a dispatch was first opened at all, opened by a person, and clicked by one, in seconds; 0 for never."""

@@ -190,6 +190,17 @@ class ReportRows:
         for kind in (_COUNTS, _ABOUT):
             yield from self._store.scan(FAMILY, prefix + kind, prefix + bytes((kind[0] + 1,)), fill_cache=False)
 
+    def rows(self, partition: int) -> Iterator[tuple[Bucket, Counts] | tuple[str, About]]:
+        """The same, read."""
+        for key, value in self.told(partition):
+            yield read_told(key, value)
+
+    def remembered(self, partition: int) -> Iterator[tuple[bytes, bytes]]:
+        """What is remembered for uniqueness, as stored."""
+        prefix = partition.to_bytes(2, "big")
+        for kind in (_SEEN, _RECEIVED):
+            yield from self._store.scan(FAMILY, prefix + kind, prefix + bytes((kind[0] + 1,)), fill_cache=False)
+
     def totals(self, partition: int) -> Iterator[tuple[Bucket, Counts]]:
         """The counts over all time, of every campaign."""
         prefix = partition.to_bytes(2, "big") + _COUNTS + _UNITS["all"]

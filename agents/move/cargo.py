@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from agents.delivery.agent import NAME as DELIVERY
+from agents.move.report_cargo import moved_counters, moved_progress, remembered
 from streams import topics
 from streams.codec import partition_of
 from streams.errors import BadState
@@ -26,6 +27,7 @@ from tables.moved import arriving
 from tables.partition import UsersView, stage_state_position
 from tables.positions import read_position, read_refused, stage_refused
 from tables.replayed import Replayed
+from tables.reports import ReportsTable
 from tables.store import Batch, Store
 
 CHANGELOG: Final = "changelog"
@@ -62,6 +64,7 @@ class Cargo:
         yield from self._sends()
         yield from self._rows()
         yield from self._dispatches()
+        yield from self._reports()
         yield from self._meta()
 
     def _target(self, user: bytes | None, partition: int) -> int:
@@ -160,6 +163,18 @@ class Cargo:
                 counts = table.counts.setdefault(campaign, {})
                 counts[state] = counts.get(state, 0) + count - found[campaign, state]
 
+    def _reports(self) -> Iterator[Output]:
+        for target in range(self._new):
+            table, batch = ReportsTable(self._scratch, target), self._batch()
+            moved_counters(self._store, table, [at for at in range(self._old) if at % self._new == target])
+            table.stage(batch)
+            yield from self._changes(target, batch)
+        every = list(range(self._new))
+        for source in range(self._old):
+            targets = [source] if self._old == self._new else every
+            for target, key, value in remembered(self._store, source, targets):
+                yield Output(CHANGELOG, target, b"r" + key, value)
+
     # ---- positions
 
     def _meta(self) -> Iterator[Output]:
@@ -175,6 +190,8 @@ class Cargo:
             stage_state_position(batch, target, self._position([positions[at] for at in every], target, positions))
             if any(each.files for each in cursors):
                 stage_cursors(batch, target, self._cursors([cursors[at] for at in sources], target, shift))
+            end = self._written[topics.CURRENTS.name, target]
+            moved_progress(self._store, self._old, batch, target, end)
             stage_refused(batch, target, sum(read_refused(self._store, at) for at in sources))
             yield from self._changes(target, batch)
 

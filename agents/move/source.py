@@ -12,6 +12,7 @@ from agents.fanout import run_fanouts
 from agents.folder import DataFolder
 from agents.intake import Intake
 from agents.node import META_PARTITIONS, Node
+from agents.reports import Reports
 from agents.scan import run_scans
 from agents.users import Users
 from channels.sinks.avro_files import AvroFiles
@@ -80,7 +81,7 @@ class Source:
         await delivery.stop()
         users, folder = Users(node.engine, node.workspaces), self.settings.exports_folder
         export = Export(node.engine, AvroFiles(folder, self.settings.app)) if folder else None
-        agents: list[Agent] = [Intake(node.engine), users]
+        agents: list[Agent] = [Intake(node.engine), users, Reports(node.engine)]
         for agent in (*agents, *([export] if export else [])):
             node.engine.register(agent)
         node.workspaces.on_change = users.switch

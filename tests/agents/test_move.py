@@ -25,6 +25,7 @@ from tables.dispatches import Dispatches
 from tables.moved import refuse_arriving
 from tables.partition import UsersView
 from tables.positions import read_refused
+from tables.reports import read_progress
 from tables.store import Store
 from tests.agents.nodes import (
     NOW_MS,
@@ -38,10 +39,15 @@ from tests.agents.nodes import (
     write_workspace,
 )
 from tests.agents.test_backup import FILES, address
+from tests.oracle.reports import recount, rows_of_files
+from tests.report_tables import counted
 
 USERS = 30
 HOUR_MS = 3_600_000
 WIDER = {**FILES, "segments/more.yaml": {"name": "more", "filter": {"event": {"name": "like", "at_least": 1}}}}
+
+
+KEPT = ("users", "due", "dispatches", "reports")
 
 
 class MemoryLog:
@@ -166,6 +172,9 @@ async def test_all_that_was_under_way_arrives_where_it_belongs(folder: Path, tmp
     assert sum(each.rows for each in cursors) == sum(copied)
     replayed = [key for key, _ in store.scan("meta", b"replayed\0", b"replayed\1")]
     assert len(replayed) == 1
+    files = rows_of_files(folder / "exports") + rows_of_files(folder / "new" / "exports")
+    assert counted(store, range(partitions)) == recount(files) != {}
+    assert [read_progress(store, at).next_offset for at in range(partitions)] == copied
     store.close()
 
 
@@ -196,7 +205,9 @@ async def test_a_move_that_is_interrupted_goes_on(folder: Path, tmp_path: Path, 
     states = []
     for log, name in ((whole, "whole"), (broken, "broken")):
         store = arrived(log, tmp_path / name)
-        states.append([list(store.scan(family, b"", b"\xff" * 64)) for family in ("users", "due", "dispatches")])
+        states.append(
+            [list(store.scan(family, b"", b"\xff" * 64)) for family in ("users", "due", "dispatches", "reports")]
+        )
         states[-1].append([row for row in store.scan("meta", b"", b"\xff" * 64) if not row[0].startswith(b"changelog")])
         store.close()
     assert states[0] == states[1]
