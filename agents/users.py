@@ -28,6 +28,9 @@ EFFECTS_MAX: Final = 1_200
 ROWS_MAX: Final = 600
 """A slice with more effects or changed rows is committed in parts: a batch is written in one piece, on the loop."""
 
+POSTED_BYTES_MAX: Final = 1024 * 1024
+"""Of rows that go to other users in one commit, the last of them aside."""
+
 TURNS_MAX: Final = 64
 """Switches that rows not decided by an open scan may have to catch up with."""
 
@@ -40,7 +43,12 @@ _EVENT_TYPES: Final = {
     "sessions": "session",
     "engagements": "engagement",
 }
-_MEASURED: Final = ("duplicates", "refused", "timers", "merged", "forwarded", "merge_values_left_out")
+_LIMITS: Final = {
+    "merge_values_left_out": "merge_row",
+    "merges_split": "merge_part_bytes",
+    "links_forgotten": "user_devices",
+}
+_MEASURED: Final = ("duplicates", "refused", "timers", "merged", "forwarded", *_LIMITS)
 
 
 def _counts(totals: Totals) -> dict[str, int]:
@@ -184,6 +192,8 @@ class Users:
         fold = self.folds[partition]
         if len(fold.effects) >= EFFECTS_MAX or self.states[partition].changed >= ROWS_MAX:
             return True
+        if fold.relations.posted_bytes >= POSTED_BYTES_MAX:
+            return True
         return fold.position.totals.refused - self._counted[partition]["refused"] >= REFUSED_MAX
 
     def _needs_workspace(self, letter: Letter) -> bool:
@@ -228,8 +238,7 @@ class Users:
         if totals.merged + totals.forwarded != counted.get("merged", 0) + counted.get("forwarded", 0):
             metrics.USERS_MERGED.inc(totals.merged - counted.get("merged", 0))
             metrics.LETTERS_FORWARDED.inc(totals.forwarded - counted.get("forwarded", 0))
-        if totals.merge_values_left_out != counted.get("merge_values_left_out", 0):
-            metrics.LIMIT_HITS.labels("merge_row").inc(
-                totals.merge_values_left_out - counted.get("merge_values_left_out", 0)
-            )
+        for name, limit in _LIMITS.items():
+            if hits := getattr(totals, name) - counted.get(name, 0):
+                metrics.LIMIT_HITS.labels(limit).inc(hits)
         self._counted[partition] = _counts(totals)

@@ -83,7 +83,7 @@ class Fold:
         self._workspace_of = workspace_of
         self._workspace = workspace_of(position.version)
         self._builds: dict[int, Build] = {}
-        self._relations = Relations(self, self._row, self._keep, self._deliver)
+        self.relations = Relations(self, self._row, self._keep, self._deliver)
         self.fanning = Fanning(position, workspace_of, passes_over=clock == "wall", place=place)
 
     @property
@@ -365,7 +365,7 @@ class Fold:
     def _relate(self, user_key: str, letter: Identify | MergePart | Forward | Consent, now_ms: int) -> None:
         """Apply a letter between users. Only intake repeats itself: what users write is committed with their rows."""
         if not isinstance(letter, Identify) or self._is_above(letter.cause):
-            self._relations.receive(user_key, letter, now_ms)
+            self.relations.receive(user_key, letter, now_ms)
 
     def _deliver(self, user_key: str, value: bytes, letter: Letter, now_ms: int) -> None:
         """Apply a letter that came to the user by way of another."""
@@ -382,4 +382,5 @@ class Fold:
     def take_effects(self) -> list[Effect]:
         """The effects since the last call, in order."""
         effects, self.effects = self.effects, []
+        self.relations.posted_bytes = 0
         return effects

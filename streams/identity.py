@@ -65,9 +65,10 @@ def _leave(user: User, user_key: str, letter: Identify) -> list[Effect]:
 
 
 def _clear(user: User) -> None:
-    """Leave nothing in the row but what it consents to: its open dispatches are still asked about here."""
+    """Leave nothing but consent and whether mail reaches it: its open dispatches are still asked about here."""
     empty = User(ROW_VERSION, user.incarnation, user.created_ms, user.now_ms)
     empty.attributes, empty.built, empty.fanned = dict(consent_of(user)), user.built, user.fanned
+    empty.reach = user.reach
     for name in User.__struct_fields__:
         setattr(user, name, getattr(empty, name))
 

@@ -26,6 +26,8 @@ class Totals(msgspec.Struct):
     merged: int = 0
     forwarded: int = 0
     merge_values_left_out: int = 0
+    merges_split: int = 0
+    links_forgotten: int = 0
     missed: int = 0
     engagements: int = 0
 

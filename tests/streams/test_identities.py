@@ -251,6 +251,7 @@ def test_a_large_row_goes_in_parts_and_counts_when_all_are_there(monkeypatch: py
     links = _row(world, "ann").links
     assert isinstance(links, Devices)
     assert links.arriving == {}
+    assert world.total("merges_split") == 1
 
 
 def test_what_a_row_has_no_room_for_is_left_out_and_counted() -> None:
@@ -278,6 +279,7 @@ def test_relations_and_devices_are_bounded() -> None:
     links = _row(world, "ann").links
     assert isinstance(links, Devices)
     assert len(links.taken) == identity.DEVICES_MAX
+    assert world.total("links_forgotten") == (31 - identity.RELATIONS_MAX) + 5
 
 
 def test_a_letter_that_comes_twice_is_taken_once() -> None:
