@@ -18,7 +18,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update"),
     *("--disable-background-networking", "--disable-sync", "--remote-debugging-port=0", "about:blank"),
 )
-START_S_MAX = 30.0
+START_S_MAX = 120.0
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 

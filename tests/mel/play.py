@@ -11,10 +11,9 @@ from typing import Any, Final, NamedTuple
 
 from tests.mel import findings
 from tests.mel.ledger import Fact
-from tests.mel.product import GONE, LOOK_S, CommandError
+from tests.mel.product import GONE, LOOK_S, PATIENCE_S, CommandError
 from tests.mel.story import Story
 
-FACTS_S_MAX: Final = 60.0
 Tell = Callable[[str], None]
 
 
@@ -129,7 +128,7 @@ async def play(story: Story, gaps: Gaps, tell: Tell) -> Played:
 
 async def _found(story: Story, step: Step) -> list[Fact]:
     """The facts of a step once they hold, or as they are after a while."""
-    deadline = time.monotonic() + FACTS_S_MAX
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             found = await step.facts(story)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import suppress
 from pathlib import Path
 from shutil import copytree, ignore_patterns
@@ -11,7 +12,7 @@ from typing import Any, Final
 from streams.times import DAY_MS, format_time
 from tests.mel import people
 from tests.mel.people import HOUR_MS, HOURS, MEL
-from tests.mel.product import GONE, LOOK_S, CommandError
+from tests.mel.product import GONE, KEY, LOOK_S, PATIENCE_S, CommandError
 from tests.mel.shop_server import html_of
 from tests.mel.stage import Row, Stage
 
@@ -21,6 +22,10 @@ SEGMENT: Final = "likes_similar"
 PRODUCT: Final = "blue-rooms-lp"
 ANONYMOUS_STORY, KNOWN_STORY = "late-trains", "blue-rooms"
 FLUSHED: Final = "headrace.requestImmediateDataFlush()"
+REPORT_ROWS: Final = (
+    "[...document.querySelectorAll('#variants tr')]"
+    ".map((row) => [...row.children].map((cell) => cell.firstChild ? cell.firstChild.textContent : ''))"
+)
 CHOSEN_FROM_MS: Final = 10 * HOUR_MS
 """When the day that comes begins for the first people on earth: then it is decided who is written to, and when."""
 
@@ -29,8 +34,6 @@ BEST_MINUTE: Final = 15
 
 BEFORE_MS: Final = 2_000
 """The clock jumps to so long before something is due: then nothing but time makes it happen."""
-
-DUE_S_MAX: Final = 60.0
 
 
 class Story:
@@ -121,8 +124,21 @@ class Story:
         await self._shot("4-wishlist")
 
     async def look_back(self) -> None:
-        """The report, as the team sees it."""
+        """The team looks at the campaign's page, and at what is known of Mel now."""
         await self.product.settle()
+        folder, profile = self.stage.folder, await self.profile()
+        (folder / "mel.json").write_text(json.dumps(profile, indent=2, ensure_ascii=False), "utf-8")
+        await self.mel.visit(f"{self.product.url}/campaigns/{CAMPAIGN}")
+        await self.mel.type_into("#key", KEY)
+        await self.mel.click("#ask button")
+        await self.mel.until(f"{REPORT_ROWS}.length > 1")
+        await self._shot("5-report")
+        (folder / "report.html").write_text(await self.mel.page.run("document.documentElement.outerHTML"), "utf-8")
+
+    async def report_rows(self) -> list[list[str]]:
+        """The table of variants on the campaign's page, which renews itself; its heads first."""
+        found: list[list[str]] = await self.mel.page.run(REPORT_ROWS)
+        return found
 
     # ---- how it happens
 
@@ -155,7 +171,7 @@ class Story:
     async def _all_written(self, hour: int) -> None:
         """Wait until everyone whose hour has come has been written to, or left out to compare with."""
         wanted = {one.external_id for one in self.people if one.is_written_to and one.usual_hour <= hour}
-        async with asyncio.timeout(DUE_S_MAX):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 with suppress(*GONE):
                     sent = await self.rows("users.messages.email.Send")

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.browser.chromium import Page, browser
+from tests.mel.product import PATIENCE_S
 from tests.mel.story_clock import StoryClock
 
 PERSON = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
@@ -51,7 +52,7 @@ class Visitor:
         assert "errorText" not in answer, f"{url}: {answer['errorText']}"
         await self.page.until(LOADED)
 
-    async def until(self, script: str, seconds: float = 30.0) -> None:
+    async def until(self, script: str, seconds: float = PATIENCE_S) -> None:
         """Wait until a script gives something true."""
         await self.page.until(script, seconds)
 
