@@ -21,6 +21,8 @@ def _fields(schema: Schema) -> str:
     for field in schema["fields"]:
         is_nullable = isinstance(field["type"], list)
         kind = field["type"][1] if is_nullable else field["type"]
+        if isinstance(kind, dict):
+            kind = f"{kind['type']} of {kind['items']}"
         name = field["name"] if is_nullable else f"**{field['name']}**"
         words.append(name if kind == "string" else f"{name} {kind}")
     return ", ".join(words)
