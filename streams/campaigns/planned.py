@@ -3,6 +3,7 @@
 from streams.campaigns.enter import send_of
 from streams.campaigns.schedule import Occurrence
 from streams.campaigns.trigger import Campaign, accepts
+from streams.campaigns.variants import choose
 from streams.effects import Effect
 from streams.policy.consent import may_receive
 from streams.profiles.row import CampaignHistory, User, Waiting
@@ -55,5 +56,6 @@ def _enter(
 ) -> list[Effect]:
     history = user.campaigns.get(campaign.name)
     entry = history.entries + 1 if history else 1
-    user.campaigns[campaign.name] = CampaignHistory(entry, due_ms)
+    variant = choose(campaign.name, campaign.variants, campaign.control, user_key, history)
+    user.campaigns[campaign.name] = CampaignHistory(entry, due_ms, variant)
     return [send_of(user, user_key, campaign, workspace, now_ms, entry, {})]
