@@ -36,7 +36,7 @@ from tests.oracle.reports import recount, rows_of_files
 from tests.report_tables import counted
 from tests.simulation.disk import Disk, MemoryStore
 from tests.simulation.model import expected
-from tests.simulation.workload import APP, PARTITIONS, Op, partition_of
+from tests.simulation.workload import APP, CAST_MS, PARTITIONS, Op, partition_of
 
 if TYPE_CHECKING:
     from tests.simulation.run import Verdict
@@ -206,6 +206,7 @@ class Checks:
             model = expected(
                 [(record.append_ms, record.key, record.value) for record in self._log.get(("mailbox", at), [])],
                 [msgspec.json.decode(record.value)["paused"] for _, record in self._of("definitions")],
+                CAST_MS,
             )
             changes = [msgspec.json.decode(each.value) for each in self._log.get(("segment-changes", at), [])]
             said = Counter((each["segment"], each["external_id"], each["change"], each["time"]) for each in changes)

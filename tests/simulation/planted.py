@@ -30,6 +30,8 @@ from channels.smtp import Smtp
 from streams import ids, users
 from streams.campaigns import enter
 from streams.campaigns.trigger import Campaign
+from streams.fanning import Fanning
+from streams.fanouts import FanOut
 from streams.fold import Fold
 from streams.intake import route
 from streams.profiles.row import User
@@ -314,6 +316,15 @@ def outcome_repeated_with_new_attempt() -> Replacements:
     return [(agent, "outcome_of", outcome)]
 
 
+def audience_of_now() -> Replacements:
+    """A scheduled campaign goes to those who are in its audience when their step comes, not at its moment."""
+
+    def touch(self: Fanning, user: User, user_key: str, stepped: FanOut | None = None) -> None:
+        user.chosen = []
+
+    return [(Fanning, "touch", touch)]
+
+
 PLANTS: dict[str, Callable[[], Replacements]] = {
     plant.__name__: plant
     for plant in (
@@ -340,5 +351,6 @@ PLANTS: dict[str, Callable[[], Replacements]] = {
         slice_matters,
         tally_apart,
         outcome_repeated_with_new_attempt,
+        audience_of_now,
     )
 }
