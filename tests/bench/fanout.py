@@ -145,6 +145,7 @@ class Worker:
 
 async def begin(worker: Worker, times: dict[str, int], campaign: str) -> int:
     """Put a campaign into force that goes out in a few seconds; returns when."""
+    await worker.quiet()
     times[campaign] = now() + LEAD_MS
     await worker.ask("apply", definitions=msgspec.to_builtins(definitions(times)))
     return times[campaign]
@@ -154,7 +155,6 @@ async def speed(data: Path, times: dict[str, int]) -> dict[str, Any]:
     """One campaign at full speed."""
     with Worker(data) as worker:
         outbox = data / "outbox" / "log.jsonl"
-        await worker.quiet()
         at_ms = await begin(worker, times, "fast")
         while not (outbox.exists() and outbox.stat().st_size):  # noqa: ASYNC110  # another process's file
             await asyncio.sleep(LOOK_S)
