@@ -7,8 +7,8 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test simulate alarms browser bench fast test-fast scan-proof isolation recovery-proof \
-	chaos mel check sdk fmt schema clean
+.PHONY: help demo demo-once test simulate alarms browser bench fast test-fast scan-proof isolation fanout-proof \
+	recovery-proof chaos mel check sdk fmt schema clean
 
 help: ## list these verbs
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -40,6 +40,9 @@ scan-proof: .venv/.dev-stamp ## a definition over a million users, killed twice,
 
 isolation: .venv/.dev-stamp ## how late events are while a scan over a million users runs and a provider hangs
 	@.venv/bin/python -m tests.bench.isolation $(ARGS)
+
+fanout-proof: .venv/.dev-stamp ## a campaign to a million users: times, a kill, a cancelling, events meanwhile; ARGS='--users N'
+	@.venv/bin/python -m tests.bench.fanout $(ARGS)
 
 recovery-proof: .venv/.dev-stamp ## two workers over a million users: planned restarts, and one killed; ARGS='--help'
 	@.venv/bin/python -m tests.bench.recovery $(ARGS)

@@ -7,7 +7,7 @@ from streams.campaigns.schedule import Occurrence, Plan
 from streams.campaigns.trigger import Campaign
 from streams.fanouts import FANOUTS_MAX, FanOut, FanOutState, Planned, free_slots, is_chosen
 from streams.positions import Position
-from streams.profiles.row import User
+from streams.profiles.row import Merged, User
 from streams.workspace import Workspace
 
 NEVER_MS: Final = 1 << 62
@@ -134,28 +134,35 @@ class Fanning:
 
     def choose(self, user: User, fanout: FanOut) -> bool:
         """Decide the row, which is as it was when the fan-out began; True where that is noted in it."""
-        if not self.holds(user, fanout, self.campaign_of(fanout)):
+        if not self.holds(user, fanout, self.campaign_of(fanout), self.before(fanout)):
             return False
         user.chosen.append(fanout.number)
         return True
 
-    def holds(self, user: User, fanout: FanOut, campaign: Campaign) -> bool:
-        """Whether the user is to get the message, by the row as it was when the fan-out began."""
-        return is_chosen(user, fanout, campaign, self._before(fanout))
+    def holds(self, user: User, fanout: FanOut, campaign: Campaign, before: list[FanOut]) -> bool:
+        """Whether the user is to get the message, by the row as it was when the fan-out began.
 
-    def _before(self, fanout: FanOut) -> list[FanOut]:
+        `campaign` is as it was then; `before` are the open fan-outs of the same campaign that began before.
+        """
+        if isinstance(user.links, Merged):  # an anonymous user who is somebody by now
+            return False
+        return is_chosen(user, fanout, campaign, before)
+
+    def before(self, fanout: FanOut) -> list[FanOut]:
         """Open ones of the same campaign that began before."""
         name, number = fanout.campaign, fanout.number
         return [each for each in self._position.fanouts if each.number < number and each.campaign == name]
 
-    def touch(self, user: User, user_key: str) -> None:
-        """Something is about to change the row: decide it first for every fan-out that has not."""
+    def touch(self, user: User, user_key: str, stepped: FanOut | None = None) -> None:
+        """Something is about to change the row: decide it first for every open fan-out but the one that steps now."""
         position = self._position
         if user.chosen:  # of those that have ended since, nothing is left to be done
             opened = {each.number for each in position.fanouts}
-            user.chosen = [number for number in user.chosen if number in opened]
+            over = 0 if stepped is None else stepped.number
+            user.chosen = [number for number in user.chosen if number in opened and number != over]
         for fanout in self.pending(user, user_key):
-            self.choose(user, fanout)
+            if fanout is not stepped:
+                self.choose(user, fanout)
         user.fanned = position.fanned
 
     @property
@@ -169,7 +176,7 @@ class Fanning:
         for fanout in self._position.fanouts:
             if fanout.number == number:
                 workspace = self._workspace_of(self._position.version)
-                return None if workspace.is_paused(fanout.campaign) or self._before(fanout) else fanout
+                return None if workspace.is_paused(fanout.campaign) or self.before(fanout) else fanout
         return None
 
     def slots(self, fanout: FanOut, now_ms: int) -> range:

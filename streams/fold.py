@@ -8,8 +8,8 @@ from streams.builds import Build, difference
 from streams.effects import Effect, Refused
 from streams.errors import BadInput, BadState
 from streams.events import Attributes, Engagement
+from streams.fan_steps import FanSteps
 from streams.fanning import Fanning
-from streams.fanouts import FanOut
 from streams.mailbox import (
     Cause,
     Consent,
@@ -85,6 +85,7 @@ class Fold:
         self._builds: dict[int, Build] = {}
         self.relations = Relations(self, self._row, self._keep, self._deliver)
         self.fanning = Fanning(position, workspace_of, passes_over=clock == "wall", place=place)
+        self._fan_steps = FanSteps(self, self._catch_up, self._keep)
 
     @property
     def workspace(self) -> Workspace:
@@ -186,7 +187,7 @@ class Fold:
 
     def step_next(self, step: Step | FanStep, now_ms: int) -> bool:
         """Decide the next few rows of a step; False when it is done, or says nothing to what is open."""
-        return self.build_next(step, now_ms) if isinstance(step, Step) else self.fan_next(step, now_ms)
+        return self.build_next(step, now_ms) if isinstance(step, Step) else self._fan_steps.next(step, now_ms)
 
     def build_next(self, step: Step, now_ms: int) -> bool:
         """Decide the next few rows of a scan's step; False when the step is done, or says nothing to the scan."""
@@ -210,61 +211,13 @@ class Fold:
             self._builds.clear()
         return False
 
-    def fan_next(self, step: FanStep, now_ms: int) -> bool:
-        """Decide the next few rows of a fan-out's step; False when the step is done, or may not go on now."""
-        position, fanning = self.position, self.fanning
-        fanout = fanning.ready(step.number)
-        if fanout is None or step.after > fanout.cursor:
-            return False
-        position.clock_ms = now_ms
-        slots = fanning.slots(fanout, now_ms)
-        left = len(slots)
-        if not left:
-            return False
-        stretch = self.rows.stretch(fanout.cursor, step.to, PIECE_ROWS)
-        decided = 0
-        for user_key, user in stretch:
-            if not left:
-                break
-            decided += 1
-            if self._fan(fanout, user_key, user, now_ms):
-                left -= 1
-        fanout.slot = slots.start + len(slots) - left
-        fanout.rows += decided
-        fanout.entered += len(slots) - left
-        if decided:
-            fanout.cursor = stretch[decided - 1][0]
-        if decided < len(stretch):
-            return False
-        if len(stretch) == PIECE_ROWS:
-            return left > 0
-        if step.to is not None:
-            fanout.cursor = max(fanout.cursor, step.to)
-        else:
-            fanning.end(fanout, "done")
-        return False
-
-    def _fan(self, fanout: FanOut, user_key: str, user: User, now_ms: int) -> bool:
-        """Decide a row for a fan-out; True where the user gets the message, or waits for it from now on."""
-        fanning = self.fanning
-        if isinstance(user.links, Merged):
-            return False
-        if self._is_behind(user) and self._bring_up(user_key, user, now_ms):
-            found = self.rows.get(user_key)
-            assert found is not None
-            user = found
-        is_new = user.fanned < fanout.number and fanning.holds(user, fanout, fanning.campaign_of(fanout))
-        if not is_new and fanout.number not in user.chosen:
-            return False
-        old_timer_ms = user.timer_ms
-        fanning.touch(user, user_key)
-        user.chosen.remove(fanout.number)
-        user.built = self.position.built
-        now_ms = max(now_ms, user.now_ms)
-        campaign = self._workspace.campaigns[fanout.campaign]
-        effects = users.decide_planned(user, user_key, campaign, fanout.occurrence, now_ms, self._workspace)
-        self._keep(user_key, user, old_timer_ms, effects or [])
-        return effects is not None
+    def _catch_up(self, user_key: str, user: User, now_ms: int) -> User:
+        """The row, decided by the open scan."""
+        if not (self._is_behind(user) and self._bring_up(user_key, user, now_ms)):
+            return user
+        found = self.rows.get(user_key)
+        assert found is not None
+        return found
 
     def _is_behind(self, user: User) -> bool:
         """Whether the scan that is open has not decided the row; nothing is left to decide of a merged user."""

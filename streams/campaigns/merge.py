@@ -24,7 +24,10 @@ def merge_history(user: User, other: User, workspace: Workspace) -> None:
                 user.waiting.append(waiting)
             continue
         own, campaign = user.campaigns.get(waiting.campaign), workspace.campaigns.get(waiting.campaign)
-        if own is None:
+        if not waiting.entry:  # counted when it is due, and asked then whether the user may enter
+            if all(each.entry or each.campaign != waiting.campaign for each in user.waiting):
+                user.waiting.append(waiting)
+        elif own is None:
             user.waiting.append(waiting)
         elif campaign is not None and not _is_once(campaign, own, other.campaigns[waiting.campaign]):
             user.waiting.append(replace(waiting, entry=own.entries + waiting.entry))

@@ -36,7 +36,7 @@ from tests.oracle.reports import recount, rows_of_files
 from tests.report_tables import counted
 from tests.simulation.disk import Disk, MemoryStore
 from tests.simulation.model import expected
-from tests.simulation.workload import APP, PARTITIONS, Op, partition_of
+from tests.simulation.workload import APP, CAST_MS, PARTITIONS, Op, partition_of
 
 if TYPE_CHECKING:
     from tests.simulation.run import Verdict
@@ -220,7 +220,7 @@ class Checks:
             for at in range(PARTITIONS)
         ]
         paused_of = [msgspec.json.decode(record.value)["paused"] for _, record in self._of("definitions")]
-        models, owed = expected(letters, paused_of)
+        models, owed = expected(letters, paused_of, CAST_MS)
         if owed:
             self._say(f"late events of anonymous users were lost, or came too often: {owed.most_common(2)}")
         for at, model in enumerate(models):

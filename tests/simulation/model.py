@@ -19,6 +19,7 @@ WINDOW_MS, SPENT_MS, SPENT_OVER = 4_000, 6_000, 20
 DAY_MS = 86_400_000
 SEGMENTS = ("active", "fans", "gold", "lapsed", "spender")
 EMAILS = {"back", "golden", "view"}
+CAST = "everyone"
 AGAIN_MS = {"back": 2_000, "fan_a": 1_000, "fan_b": 1_000, "golden": 0, "note": 1_000, "order": 0, "view": 0}
 
 
@@ -46,10 +47,14 @@ class Model:
     """Over all partitions: what was known of each anonymous user when it turned out to be somebody."""
     owed: Counter[bytes]
     """Over all partitions: late events of such users, less what has come to the known ones."""
+    cast_ms: int | None
+    members: list[str] = field(default_factory=list)
+    cursor: str = ""
     users: defaultdict[str, User] = field(default_factory=lambda: defaultdict(User))
     changes: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
     sends: Counter[str] = field(default_factory=Counter)
     clock: int = 0
+    begun: bool = False
     version: int = 0
     causes: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     taken: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -64,15 +69,19 @@ class Model:
         """Let time come this far, then apply one letter."""
         kind, *rest = msgspec.msgpack.decode(value)
         until = max(self.clock, append_ms)
-        while (due := self._next(until)) is not None:
-            self.clock = due[0]
-            for name in due[1]:
-                self._due(name, due[0])
-        self.clock = until
+        if self.cast_ms is not None and self.cast_ms <= until:
+            self._until(self.cast_ms)
+            if self.begun and not self._is_paused(CAST):  # whoever is active then, by no later event
+                self.members = sorted(name for name, user in self.users.items() if "active" in user.inside)
+            self.cast_ms = None
+        self._until(until)
+        self.begun = True
         if kind == "switch":
             self.version = max(self.version, rest[0])
         name = (key or b"").decode()
-        if kind in ("happening", "identify") and self._is_new(rest[-1]):
+        if kind == "fan":
+            self._step(*rest)
+        elif kind in ("happening", "identify") and self._is_new(rest[-1]):
             if kind == "identify":
                 self._identify(name)
             elif name in self.merged:
@@ -131,7 +140,22 @@ class Model:
             self.owed[letter] -= 1
             self._event(name, rest[0])
 
+    def _step(self, number: int, after: str, to: str | None) -> None:
+        """The next of the scheduled campaign's members, if it is not paused."""
+        if after <= self.cursor and not self._is_paused(CAST):
+            for name in [each for each in self.members if each > self.cursor and (to is None or each <= to)]:
+                if name not in self.merged:
+                    self._send(CAST, name, 1)
+            self.cursor = "~" if to is None else max(self.cursor, to)
+
     # ---- time
+
+    def _until(self, until: int) -> None:
+        while (due := self._next(until)) is not None:
+            self.clock = due[0]
+            for name in due[1]:
+                self._due(name, due[0])
+        self.clock = until
 
     def _next(self, until: int) -> tuple[int, list[str]] | None:
         """The first moment, not after `until`, at which time alone changes somebody, and whom, in order of name."""
@@ -257,15 +281,16 @@ class Model:
 
 
 def expected(
-    partitions: list[list[tuple[int, bytes | None, bytes]]], paused_of: list[list[str]]
+    partitions: list[list[tuple[int, bytes | None, bytes]]], paused_of: list[list[str]], cast_ms: int
 ) -> tuple[list[Model], Counter[bytes]]:
     """The models after all letters of all partitions, and what late events were lost, or came too often.
 
-    `paused_of` has the paused campaigns of each version. A partition waits for what others hand to it.
+    `paused_of` has the paused campaigns of each version, `cast_ms` is when the scheduled one goes out. A partition
+    waits for what others hand to it.
     """
     handed: dict[str, User] = {}
     owed: Counter[bytes] = Counter()
-    models = [Model(paused_of, handed, owed) for _ in partitions]
+    models = [Model(paused_of, handed, owed, cast_ms) for _ in partitions]
     left = [list(reversed(letters)) for letters in partitions]
     while any(left):
         before = sum(map(len, left))

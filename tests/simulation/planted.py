@@ -30,6 +30,8 @@ from channels.smtp import Smtp
 from streams import identity, ids, users
 from streams.campaigns import enter
 from streams.campaigns.trigger import Campaign
+from streams.fanning import Fanning
+from streams.fanouts import FanOut
 from streams.fold import Fold
 from streams.intake import route
 from streams.profiles.row import User
@@ -330,6 +332,15 @@ def late_event_dropped() -> Replacements:
     return [(Fold, "_send_on", lambda *args: True)]
 
 
+def audience_of_now() -> Replacements:
+    """A scheduled campaign goes to those who are in its audience when their step comes, not at its moment."""
+
+    def touch(self: Fanning, user: User, user_key: str, stepped: FanOut | None = None) -> None:
+        user.chosen = []
+
+    return [(Fanning, "touch", touch)]
+
+
 PLANTS: dict[str, Callable[[], Replacements]] = {
     plant.__name__: plant
     for plant in (
@@ -358,5 +369,6 @@ PLANTS: dict[str, Callable[[], Replacements]] = {
         outcome_repeated_with_new_attempt,
         merge_taken_twice,
         late_event_dropped,
+        audience_of_now,
     )
 }

@@ -32,10 +32,9 @@ from tests.simulation.disk import Disk, MemoryStore
 from tests.simulation.disk import Op as Op_
 from tests.simulation.loop import Killed, Process, VirtualLoop
 from tests.simulation.runtime import FaustStandIn, Nowhere, Unwatched, stopwatches
-from tests.simulation.workload import APP, PARTITIONS, Op
+from tests.simulation.workload import APP, EPOCH_MS, PARTITIONS, Op
 from tests.simulation.world import Endpoint, MailClient, World
 
-EPOCH_MS = 1_790_000_000_000
 RESTART_S = 0.5
 RETRY_S = 0.3
 LOOSE = 0.4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from aiokafka.partitioner import murmur2
@@ -19,6 +20,9 @@ ANONYMOUS = 0.3
 WINDOW_S = 4
 SPENT_S = 6
 SPENT_OVER = 20
+EPOCH_MS = 1_790_000_000_000
+CAST_MS = EPOCH_MS + 4_500
+"""When the scheduled campaign goes to whoever is `active` then."""
 
 Item = tuple[str, str, dict[str, Any]]
 """The kind of an object (`event`, `purchase`, `attributes`, `session`, or `bad`), its user, and the object."""
@@ -51,12 +55,19 @@ def workspace() -> dict[str, Any]:
     campaign(
         "note", {"event": {"name": "like"}}, "log", {"text": "{{ event_properties.${n} }}"}, re_eligible_after="1s"
     )
+    files["campaigns/everyone.yaml"] = {
+        "name": "everyone",
+        "schedule": {"at": datetime.fromtimestamp(CAST_MS / 1000, UTC).isoformat()},
+        "audience": {"segment": "active"},
+        "channel": "log",
+        "message": {"text": "{{ ${user_id} }}"},
+    }
     campaign("order", {"purchase": {}}, "webhook", hook, re_eligible_after="0s")
     campaign("view", {"event": {"name": "view"}}, "email", mail, re_eligible_after="0s")
     return files
 
 
-CAMPAIGNS = ("back", "fan_a", "fan_b", "golden", "note", "order", "view")
+CAMPAIGNS = ("back", "everyone", "fan_a", "fan_b", "golden", "note", "order", "view")
 
 
 @dataclass
