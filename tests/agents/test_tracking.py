@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import fastavro
 import pytest
 
 from agents.node import Node
@@ -189,6 +190,29 @@ async def test_an_unsubscribed_user_gets_no_more(reader: Reader) -> None:
     await process(reader.node, event("ann"))
 
     assert len(await reader.mails()) == 1
+
+
+async def test_export_files_hold_engagements(reader: Reader) -> None:
+    """Opens, clicks and unsubscribes are read back by another Avro reader, each with the dispatch of its mail."""
+    links = await reader.links()
+    for letter in "oc":
+        await reader.call(links[letter])
+    await reader.call(links["u"], "POST", data={"List-Unsubscribe": "One-Click"})
+    await reader.node.quiesce()
+    await reader.node.export.flush()
+    found: dict[str, list[Any]] = {}
+    for path in (reader.node.settings.data / "exports").glob("event_type=*/*/*.avro"):
+        with path.open("rb") as file:
+            found.setdefault(path.parts[-3].rpartition(".")[2], []).extend(fastavro.reader(file))
+
+    assert {name: len(rows) for name, rows in found.items()} == {
+        "Send": 1, "Open": 1, "Click": 1, "Unsubscribe": 1,
+        "GlobalStateChange": 1, "CustomEvent": 1,
+    }
+    (sent,), (opened,), (clicked,), (left,) = (found[name] for name in ("Send", "Open", "Click", "Unsubscribe"))
+    assert sent["dispatch_id"] == opened["dispatch_id"] == clicked["dispatch_id"] == left["dispatch_id"]
+    assert (clicked["url"], clicked["is_suspected_bot_click"]) == ("https://shop.example/?a=1&b=2", False)
+    assert (opened["user_agent"], opened["machine_open"]) == (BROWSER, None)
 
 
 async def test_preferences_are_chosen_without_a_script(reader: Reader) -> None:
