@@ -77,7 +77,7 @@ class Broker:
     brings the same broker back. A broker that somebody else runs (`Broker.at`) is only ever talked to.
     """
 
-    ready_s_max = READY_S_MAX
+    ready_s_max: float = READY_S_MAX
     program: Sequence[str] = ("kafka.Kafka",)
     """What Java is told to run, options before it included; its argument is the file of properties."""
 

@@ -8,7 +8,6 @@ import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 from streams.times import DAY_MS, format_time
 
@@ -130,10 +129,3 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([columns, *rows])
     return path
-
-
-def local_hour(one: Person, time_ms: int) -> int:
-    """The hour of the day where the person lives."""
-    from datetime import datetime
-
-    return datetime.fromtimestamp(time_ms / 1000, ZoneInfo(one.time_zone)).hour

@@ -14,6 +14,7 @@ from streams.times import format_time
 from tests.broker.kafka import Broker
 
 HERE = Path(__file__).resolve().parent / "clock"
+BROKER_S_MAX = 200
 
 
 class StoryClock:
@@ -50,5 +51,6 @@ class StoryClock:
     def broker(self, folder: Path) -> Broker:
         """A broker on this clock, not started yet."""
         broker = Broker(folder, {"producer.id.expiration.ms": str(20 * 86_400_000)})
+        broker.ready_s_max = BROKER_S_MAX
         broker.program = (f"-Dstory.clock={self.path}", str(HERE / "StoryKafka.java"))
         return broker
