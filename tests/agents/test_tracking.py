@@ -206,8 +206,12 @@ async def test_export_files_hold_engagements(reader: Reader) -> None:
             found.setdefault(path.parts[-3].rpartition(".")[2], []).extend(fastavro.reader(file))
 
     assert {name: len(rows) for name, rows in found.items()} == {
-        "Send": 1, "Open": 1, "Click": 1, "Unsubscribe": 1,
-        "GlobalStateChange": 1, "CustomEvent": 1,
+        "Send": 1,
+        "Open": 1,
+        "Click": 1,
+        "Unsubscribe": 1,
+        "GlobalStateChange": 1,
+        "CustomEvent": 1,
     }
     (sent,), (opened,), (clicked,), (left,) = (found[name] for name in ("Send", "Open", "Click", "Unsubscribe"))
     assert sent["dispatch_id"] == opened["dispatch_id"] == clicked["dispatch_id"] == left["dispatch_id"]
