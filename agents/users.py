@@ -47,6 +47,7 @@ _LIMITS: Final = {
     "merge_values_left_out": "merge_row",
     "merges_split": "merge_part_bytes",
     "links_forgotten": "user_devices",
+    "missed": "fanouts_open",
 }
 _MEASURED: Final = ("duplicates", "refused", "timers", "merged", "forwarded", *_LIMITS)
 
