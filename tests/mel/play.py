@@ -78,6 +78,7 @@ class Played:
 
     facts: list[Fact] = field(default_factory=list)
     kills: list[str] = field(default_factory=list)
+    restarts: list[str] = field(default_factory=list)
     error: str = ""
 
     @property
@@ -95,13 +96,14 @@ class Played:
             "doubled": [f"{fact.what} ({fact.where}): {thing}" for fact in self.facts for thing in fact.doubled],
             "strange": [f"{fact.what} ({fact.where}): {thing}" for fact in self.facts for thing in fact.strange],
             "killed": self.kills,
+            "gave_up": self.restarts,
             **({"error": self.error} if self.error else {}),
         }
 
 
 async def play(story: Story, gaps: Gaps, tell: Tell) -> Played:
     """Every step, and at the end every fact that lasts once more, when nothing is under way any more."""
-    played = Played()
+    played = Played(restarts=story.product.restarts)
     plan = gaps.plan(story.product.names)
     try:
         await story.product.start()

@@ -29,6 +29,8 @@ PATIENCE_S: Final = 400.0
 
 ANSWER_S_MAX: Final = 60.0
 STOP_S_MAX: Final = 20.0
+RESTARTS_MAX: Final = 5
+EXIT_ASKED_WRONGLY: Final = 2
 LOOK_S: Final = 0.1
 GONE: Final = (OSError, TimeoutError, HeadraceError, aiohttp.ClientError, asyncio.IncompleteReadError)
 
@@ -46,6 +48,7 @@ class Product:
         self.names = (*WORKERS, "door") if broker else ("run",)
         self.http = f"127.0.0.1:{free_port()}"
         self.log = folder / "product.log"
+        self.restarts: list[str] = []
         self._clock = clock
         self.settings = settings
         self._processes: dict[str, asyncio.subprocess.Process] = {}
@@ -93,8 +96,15 @@ class Product:
             while not await self._is_ready():
                 for name, process in self._processes.items():
                     if process.returncode is not None:
-                        raise CommandError(f"{name} ended with {process.returncode}; see {self.log}\n{self._tail()}")
+                        await self._start_again(name, process.returncode)
                 await asyncio.sleep(LOOK_S)
+
+    async def _start_again(self, name: str, code: int) -> None:
+        """As a supervisor does with a process that gave up before it was ready, and tells of; not for ever."""
+        self.restarts.append(f"{name} ended with {code}")
+        if code == EXIT_ASKED_WRONGLY or len(self.restarts) > RESTARTS_MAX:
+            raise CommandError(f"{name} ended with {code}; see {self.log}\n{self._tail()}")
+        self._processes[name] = await self._start(name)
 
     async def _start(self, name: str) -> asyncio.subprocess.Process:
         verb = "worker" if name in WORKERS else name

@@ -22,6 +22,7 @@ SEGMENT: Final = "likes_similar"
 PRODUCT: Final = "blue-rooms-lp"
 ANONYMOUS_STORY, KNOWN_STORY = "late-trains", "blue-rooms"
 FLUSHED: Final = "headrace.requestImmediateDataFlush()"
+DESK: Final = (1280, 740)
 REPORT_ROWS: Final = (
     "[...document.querySelectorAll('#variants tr')]"
     ".map((row) => [...row.children].map((cell) => cell.firstChild ? cell.firstChild.textContent : ''))"
@@ -128,6 +129,7 @@ class Story:
         await self.product.settle()
         folder, profile = self.stage.folder, await self.profile()
         (folder / "mel.json").write_text(json.dumps(profile, indent=2, ensure_ascii=False), "utf-8")
+        await self.mel.look(*DESK)
         await self.mel.visit(f"{self.product.url}/campaigns/{CAMPAIGN}")
         await self.mel.type_into("#key", KEY)
         await self.mel.click("#ask button")

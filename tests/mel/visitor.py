@@ -41,6 +41,11 @@ class Visitor:
         self._clock = clock
         self._script = ""
 
+    async def look(self, width: int, height: int) -> None:
+        """Look through a window of this size."""
+        size = {"width": width, "height": height}
+        await self.page.call("Emulation.setDeviceMetricsOverride", **size, deviceScaleFactor=1, mobile=False)
+
     async def visit(self, url: str) -> None:
         """Open a page, and wait until it is there with everything in it."""
         if self._script:
@@ -82,7 +87,6 @@ async def visitor(folder: Path, clock: StoryClock, zone: str) -> AsyncIterator[V
         await page.call("Network.enable")
         await page.call("Network.setUserAgentOverride", userAgent=PERSON)
         await page.call("Emulation.setTimezoneOverride", timezoneId=zone)
-        await page.call(
-            "Emulation.setDeviceMetricsOverride", width=WIDTH, height=HEIGHT, deviceScaleFactor=1, mobile=False
-        )
-        yield Visitor(page, clock)
+        one = Visitor(page, clock)
+        await one.look(WIDTH, HEIGHT)
+        yield one
