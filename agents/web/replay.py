@@ -10,6 +10,9 @@ from streams.events import JSONValue
 PORTION_LETTERS: Final = 1_000
 """Of one request, so that a replay can be stopped between two."""
 
+HEED_S: Final = 0.001
+"""Between two portions: a loop that is given no time hears no signal."""
+
 _COUNTS: Final = ("letters", "records", "replayed_before", "gone")
 
 
@@ -42,6 +45,7 @@ async def replay_all(
     for partition in range(int(await session.ask("partitions", {}))):
         args: dict[str, Any] = {"partition": partition, "reason": reason, "again": again}
         while not (limit and total["letters"] >= limit):
+            await asyncio.sleep(HEED_S)
             if is_stopped():
                 return {**total, "stopped": True}
             portion = min(PORTION_LETTERS, limit - total["letters"]) if limit else PORTION_LETTERS
