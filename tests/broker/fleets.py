@@ -19,7 +19,7 @@ from tests.broker.workers import ROOT, Site
 from tests.processes import children_of
 
 KEY = "a-test-key"
-WAIT_S = 100.0
+WAIT_S = 60.0
 LOOK_S = 0.05
 STOP_S_MAX = 30
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

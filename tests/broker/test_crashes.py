@@ -31,13 +31,13 @@ from tests.broker.workers import (
     settled,
 )
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
 
 STATIC = (("MEMBER", "static"),)  # a successor need not wait for the end of the session
 EXIT_FAILED = 1
 EXIT_KILLED = -9
 SMALL_BYTES = 200
-STEPS = ("write:4:before", "write:6:before", "append:1:after", "write:5:before", "apply:100:after")
+STEPS = ("write:8:before", "write:10:before", "append:1:after", "write:7:before", "apply:100:after")
 
 
 def published(site: Site, topic: str) -> int:

@@ -19,7 +19,7 @@ from tests.browser.test_status_page import FILES
 pytestmark = [
     pytest.mark.broker,
     pytest.mark.skipif(chromium() is None, reason="no Chromium here: apt-get install chromium"),
-    pytest.mark.timeout(360),
+    pytest.mark.timeout(240),
 ]
 
 USERS = 60

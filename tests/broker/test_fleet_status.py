@@ -20,7 +20,7 @@ from tests.broker.test_lag import by_the_tool
 from tests.broker.workers import ROOT, Site, arrivals, produce, purchases
 from tests.processes import children_of
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
 WAIT_S = 60.0
 EVENTS = 260

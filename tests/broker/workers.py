@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 PARTITIONS = 4
 WAIT_S_MAX = 60.0
 LOOK_S = 0.05
-STOP_S_MAX = 60
+STOP_S_MAX = 30
 PART = 50
 DISPATCH = re.compile(rb'^X-Headrace-Dispatch: ([0-9a-f]{32})$|"dispatch_id":"([0-9a-f]{32})"', re.MULTILINE)
 LOCAL_KEYS = (b"changelog\0", b"lease\0")
@@ -128,8 +128,11 @@ class Worker:
         self.process.send_signal(number)
 
     async def ended(self) -> int:
-        """Its exit code, when it has ended."""
-        return await asyncio.to_thread(self.process.wait, STOP_S_MAX)
+        """Its exit code, when it has ended. Raises AssertionError, with its last words, for one that does not end."""
+        try:
+            return await asyncio.to_thread(self.process.wait, STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it has not ended in {STOP_S_MAX} s: {self.errors()}") from None
 
     async def stop(self) -> None:
         """Stop it in good order."""
