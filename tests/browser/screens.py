@@ -28,7 +28,7 @@ async def opened(page: Page, url: str) -> None:
     """Open the page and wait for its first data."""
     await page.call("Page.enable")
     await page.call("Page.navigate", url=f"{url}/status")
-    await page.until("document.body && document.body.dataset.ready === 'yes'")
+    await page.until("document.body?.dataset.ready === 'yes'")
 
 
 async def says_on_every_screen(page: Page, words: tuple[str, ...], shots: Path, themes: Themes = BOTH) -> None:
