@@ -25,6 +25,7 @@ class Pace:
         self._line: deque[asyncio.Future[None]] = deque()
         self._background: deque[asyncio.Future[None]] = deque()
         self._in_a_row = 0
+        self._is_theirs = False
 
     @property
     def spent(self) -> bool:
@@ -36,9 +37,11 @@ class Pace:
 
         Args:
             need_s: about how long the caller's next piece takes, if that is long for a turn.
-            background: give way to everyone whose work is not: they have all turns but every ninth.
+            background: give way to everyone whose work is not: they have all turns but every ninth, which lasts
+                as long as theirs.
         """
-        if (background and self._line) or perf_counter() - self._since + need_s > TURN_S_MAX:
+        gives_way = background and bool(self._line) and not self._is_theirs
+        if gives_way or perf_counter() - self._since + need_s > TURN_S_MAX:
             await self.rest(background=background)
 
     async def rest(self, *, background: bool = False) -> None:
@@ -59,6 +62,7 @@ class Pace:
             turn = (self._background if is_theirs else self._line).popleft()
             if not turn.done():  # cancelled while it waited
                 self._in_a_row = 0 if is_theirs else self._in_a_row + 1
+                self._is_theirs = is_theirs
                 turn.set_result(None)
                 break
         if self._line or self._background:

@@ -2,7 +2,10 @@
 
 import asyncio
 
-from agents.engine.pace import BACKGROUND_AFTER, Pace
+import pytest
+
+from agents.engine import pace as pace_module
+from agents.engine.pace import BACKGROUND_AFTER, TURN_S_MAX, Pace
 
 
 async def turns(pace: Pace, name: str, count: int, taken: list[str], *, background: bool) -> None:
@@ -51,3 +54,26 @@ async def test_without_a_line_background_work_uses_the_turn() -> None:
     order.append("background")
     await task
     assert order == ["background", "other"]
+
+
+async def test_background_work_has_its_whole_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its turn has come it goes on until the budget is used up, whoever waits meanwhile, and no longer."""
+    now_s = 0.0
+    monkeypatch.setattr(pace_module, "perf_counter", lambda: now_s)
+    pace, taken = Pace(), list[str]()
+    others = [asyncio.create_task(turns(pace, "m", 1_000, taken, background=False)) for _ in range(3)]
+    await asyncio.sleep(0)
+    pieces = list[int]()
+    for _ in range(5):
+        await pace.rest(background=True)
+        began = len(taken)
+        pieces.append(0)
+        while len(taken) == began:
+            pieces[-1] += 1
+            now_s += 0.375 * TURN_S_MAX
+            await pace.breathe(background=True)
+
+    assert set(pieces) == {3}
+    for each in others:
+        each.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
