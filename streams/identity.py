@@ -17,7 +17,7 @@ from streams.profiles.merge import consent_of
 from streams.profiles.row import ROW_VERSION, Devices, Merged, Relation, User, encode_row
 
 PART_BYTES_MAX: Final = 128 * 1024
-"""Of a row in one letter: a slice of the log holds 256 KiB."""
+"""Of a row in one letter: a slice of the log holds 1 MiB."""
 
 RELATIONS_MAX: Final = 16
 """Users whose a device was in turn; beyond, the oldest but the first are forgotten, and theirs is their successor's."""

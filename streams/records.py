@@ -10,7 +10,7 @@ Place = tuple[str, int]
 
 # A slice is the unit of work: consecutive records of one partition, within these bounds.
 SLICE_RECORDS_MAX: Final = 2_000
-SLICE_BYTES_MAX: Final = 256 * 1024
+SLICE_BYTES_MAX: Final = 1024 * 1024
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

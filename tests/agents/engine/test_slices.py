@@ -6,7 +6,7 @@ from pathlib import Path
 from agents.engine.embedded import EmbeddedTransport
 from agents.engine.slices import IN_FLIGHT_MAX, Slices
 from config.clock import ManualClock
-from streams.records import Output
+from streams.records import SLICE_BYTES_MAX, Output
 from tables.store import Store
 
 PLACE = ("mailbox", 0)
@@ -20,7 +20,7 @@ async def test_a_finished_slice_wakes_the_reader(tmp_path: Path) -> None:
     slices.assign(PLACE, 0)
     slices.paused = False
     for _ in range(IN_FLIGHT_MAX + 1):  # each too large to share a slice with the next
-        await transport.append([Output(*PLACE, None, bytes(300_000))])
+        await transport.append([Output(*PLACE, None, bytes(SLICE_BYTES_MAX))])
     pieces = [slices.take(PLACE) for _ in range(IN_FLIGHT_MAX)]
     assert slices.take(PLACE) is None
     waiting = asyncio.create_task(transport.wait(30))
