@@ -1,7 +1,8 @@
 """A bulk load: an empty partition filled from its changelog by sorted files, which RocksDB takes over as they are."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Final
 
 from streams.errors import BadState
@@ -16,7 +17,7 @@ SLOTS_MAX: Final = 1 << 26
 PIECE_RECORDS: Final = 500
 
 Newest = dict[bytes, bytes | None]
-Piece = tuple[list[bytes], list[bytes | None]]
+Piece = tuple[list[bytes], Sequence[bytes | None]]
 
 
 class BulkLoad:
@@ -60,44 +61,52 @@ class BulkLoad:
                 entries = sorted(due)
                 self._store.ingest("due", [(entries, [due[entry] for entry in entries])])
         else:
-            self._store.ingest(family, _pieces(full_keys, newest))
+            self._store.ingest(family, (_rows(piece, newest) for piece in _pieces(full_keys)))
 
     def _users(self, full_keys: list[bytes], newest: Newest, due: Newest) -> Iterator[Piece]:
         """The rows, while the entries of the due index that they make, and that rows before them made, are added."""
-        for keys, values in _pieces(full_keys, newest):
-            self._move_timers(keys, values, due)
+        mask = len(self._slots) - 1
+        for piece in _pieces(full_keys):
+            keys, values = _rows(piece, newest)
+            self._move_timers(keys, values, [hash(full_key) & mask for full_key in piece], due)
             yield keys, values
 
-    def _move_timers(self, keys: list[bytes], values: list[bytes | None], due: Newest) -> None:
-        suspects = self._seen_before(keys)
+    def _move_timers(
+        self, keys: Sequence[bytes], values: Sequence[bytes | None], places: list[int], due: Newest
+    ) -> None:
+        slots = self._slots
+        suspects = [key for key, place in zip(keys, places, strict=True) if slots[place]]
         for key, old in zip(suspects, self._store.get_many("users", suspects), strict=True):
             old_ms = None if old is None else decode_timer(old)
             if old_ms is not None:
                 due[due_key(key, old_ms)] = None
-        if None in values:
-            keys = [key for key, value in zip(keys, values, strict=True) if value is not None]
-        for key, new_ms in zip(keys, decode_timers([value for value in values if value is not None]), strict=True):
+        for key, place, new_ms in zip(keys, places, _timers(values), strict=True):
             if new_ms is not None:
                 due[due_key(key, new_ms)] = b""
-
-    def _seen_before(self, keys: list[bytes]) -> list[bytes]:
-        """Every key that was asked about before, and a few others; remembers these."""
-        slots, mask, suspects = self._slots, len(self._slots) - 1, []
-        for key in keys:
-            slot = hash(key) & mask
-            if slots[slot]:
-                suspects.append(key)
-            else:
-                slots[slot] = 1
-        return suspects
+                slots[place] = 1
 
     def finish(self, next_offset: int, append_ms: int) -> None:
         """Everything below the offset has been taken: from now on the partition can be opened."""
         self._changelog.end_load(self._meta, next_offset, append_ms)
 
 
-def _pieces(full_keys: list[bytes], newest: Newest) -> Iterator[Piece]:
-    """Keys without the family's letter, and values, so few at a time that the processor still has them at hand."""
-    for start in range(0, len(full_keys), PIECE_RECORDS):
-        piece = full_keys[start : start + PIECE_RECORDS]
-        yield [full_key[1:] for full_key in piece], [newest[full_key] for full_key in piece]
+def _pieces(full_keys: list[bytes]) -> Iterator[list[bytes]]:
+    """So few at a time that the processor still has them at hand when they are used again."""
+    return (full_keys[start : start + PIECE_RECORDS] for start in range(0, len(full_keys), PIECE_RECORDS))
+
+
+def _rows(piece: list[bytes], newest: Newest) -> Piece:
+    """Keys without the family's letter, and their values."""
+    # Values lie about in memory in another order: `itemgetter` waits for several of them at once.
+    values = itemgetter(*piece)(newest) if len(piece) > 1 else (newest[piece[0]],)
+    return [full_key[1:] for full_key in piece], values
+
+
+def _timers(values: Sequence[bytes | None]) -> list[int | None]:
+    """The timer of each row; None where there is none, or no row."""
+    rows = [value for value in values if value is not None]
+    timers = decode_timers(rows)
+    if len(rows) < len(values):
+        found = iter(timers)
+        return [None if value is None else next(found) for value in values]
+    return timers
