@@ -1,7 +1,8 @@
 """One RocksDB for a process: column families by name, atomic batches, bounded memory."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -85,33 +86,34 @@ class Store:
         except Exception as error:
             raise OutsideFailing(f"{self._path}: {_refused(error)}") from error
 
-    def ingest(self, family: str, keys: Sequence[bytes], rows: Mapping[bytes, bytes | None]) -> None:
+    def ingest(self, family: str, pieces: Iterable[tuple[Sequence[bytes], Sequence[bytes | None]]]) -> None:
         """Write many rows of one family as a file of RocksDB's own, past its log and buffers; for a thread.
 
         Args:
             family: where they belong.
-            keys: ascending, those of `rows` to write.
-            rows: a key's value, or None to delete it.
+            pieces: keys, ascending throughout, and their values, or None to delete one. What it does to tell
+                them may read the store. One key at least.
 
         On disk when it returns, where power loss leaves it whole or not there. Raises OutsideFailing like `write`.
         """
-        if not keys:
-            return
         self._loads.mkdir(exist_ok=True)
         path = self._loads / f"{next(self._load_numbers)}.sst"
         writer = SstFileWriter(_options(Cache(0)))
-        try:
+        with self._refusals():
             writer.open(str(path))
-            for key in keys:
-                value = rows[key]
-                if value is None:
-                    del writer[key]
-                else:
-                    writer[key] = value
+        for keys, values in pieces:
+            with self._refusals():
+                _append(writer, keys, values)
+        with self._refusals():
             writer.finish()
             moving = IngestExternalFileOptions()
             moving.set_move_files(True)
             self._families[family].ingest_external_file([str(path)], moving)
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:
             raise OutsideFailing(f"{self._path}: {_refused(error)}") from error
 
@@ -258,6 +260,18 @@ class Batch:
                 self.delete(family, key)
             else:
                 self.put(family, key, value)
+
+
+def _append(writer: SstFileWriter, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
+    if None not in values:
+        for key, value in zip(keys, values, strict=True):
+            writer[key] = value
+        return
+    for key, value in zip(keys, values, strict=True):
+        if value is None:
+            del writer[key]
+        else:
+            writer[key] = value
 
 
 def _refused(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """One user's row: everything that is known and precomputed about a user."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final, TypeVar, get_type_hints
 
@@ -183,6 +184,8 @@ _encode: Final = msgspec.msgpack.Encoder(decimal_format="string").encode
 _decoder: Final = msgspec.msgpack.Decoder(User)
 _consent_decoder: Final = msgspec.msgpack.Decoder(_Consent)
 _start_decoder: Final = msgspec.msgpack.Decoder(_Start)
+_starts_decoder: Final = msgspec.msgpack.Decoder(list[_Start])
+_ARRAY_32: Final = b"\xdd"  # of msgpack: an array, whose length follows in 32 bits
 
 
 def new_user(now_ms: int, built: int = -1, fanned: int = 0) -> User:
@@ -218,6 +221,17 @@ def decode_consent(data: bytes) -> tuple[dict[str, JSONScalar], Reachability | N
 def decode_timer(data: bytes) -> int | None:
     """Only the timer of a stored row, for whoever reads many. Raises BadState like `decode_row`."""
     return _decode(_start_decoder, data).timer_ms
+
+
+def decode_timers(rows: Sequence[bytes]) -> list[int | None]:
+    """The timers of many stored rows, in half the time of one by one. Raises BadState like `decode_row`."""
+    try:
+        found = _starts_decoder.decode(b"".join((_ARRAY_32, len(rows).to_bytes(4, "big"), *rows)))
+        if all(start.version <= ROW_VERSION for start in found):
+            return [start.timer_ms for start in found]
+    except msgspec.DecodeError:
+        pass  # to be told by the one that it is
+    return [decode_timer(data) for data in rows]
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[Row], data: bytes) -> Row:

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streams.errors import BadState, OutsideFailing
-from streams.profiles.row import decode_timer, encode_row, new_user
+from streams.profiles.row import decode_timer, decode_timers, encode_row, new_user
+from tables import bulk_load
 from tables import changelog as changelog_module
 from tables.bulk_load import BulkLoad, Newest
 from tables.changelog import Changelog, due_key
@@ -77,10 +78,14 @@ def oracle(parts: Parts) -> Rows:
     return found | {("due", due_key(key, timer)): b"" for key, timer in timers.items() if timer is not None}
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("piece_records", [1, 2, 3, 500])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts_of_records)
-def test_a_load_leaves_what_was_written_last(opened: Store, parts: Parts) -> None:
-    """Loaded in any parts, with keys written and deleted again across them, the store is what a dict says."""
+def test_a_load_leaves_what_was_written_last(
+    opened: Store, monkeypatch: pytest.MonkeyPatch, piece_records: int, parts: Parts
+) -> None:
+    """Loaded in any parts and pieces, with keys written and deleted across them, the store is what a dict says."""
+    monkeypatch.setattr(bulk_load, "PIECE_RECORDS", piece_records)
     store = emptied(opened)
     changelog = Changelog(store, PARTITION)
     load = BulkLoad(store, changelog, 2)  # so few slots that keys are suspected for nothing, too
@@ -164,3 +169,21 @@ def test_a_foreign_record_is_refused(opened: Store, key: bytes) -> None:
         changelog.apply(rows, 1, AFTER_MS)
     with pytest.raises(BadState, match="unknown family"):
         BulkLoad(store, changelog, 10).take(rows)
+
+
+@pytest.mark.parametrize("bad", [b"", b"?", row(5)[:-1], b"\xdc\x00\x05\x02\x01\x01\x01\xc0"])
+def test_a_row_that_does_not_decode_stops_a_load(opened: Store, bad: bytes) -> None:
+    """A row among good ones that is none, or of a later version, is called bad state, not a disk that refuses."""
+    store = emptied(opened)
+    rows: Newest = {b"u" + PREFIX + b"user-%d" % number: row(number) for number in range(9)}
+    rows[b"u" + PREFIX + b"user-5"] = bad
+    changelog = Changelog(store, PARTITION)
+    with pytest.raises(BadState, match="user row"):
+        BulkLoad(store, changelog, 10).take(rows)
+    assert changelog.is_loading
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 2**63)), max_size=20))
+def test_many_timers_are_read_as_one_by_one(timers: list[int | None]) -> None:
+    """What is read of many rows at once is what each row says, however many there are."""
+    assert decode_timers([row(timer) for timer in timers]) == timers

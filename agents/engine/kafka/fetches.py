@@ -69,10 +69,9 @@ class Fetched(NamedTuple):
         count, append_ms = 0, 0
         for batch in _Committed(self).batches():
             append_ms = batch.max_timestamp
-            records = list(batch)
-            count += len(records)
-            for record in records:
+            for record in batch:
                 newest[record.key] = record.value
+                count += 1
         if None in newest:
             raise BadState(f"{self.tp.topic}[{self.tp.partition}] holds a record without a key above {self.offset}")
         return count, append_ms
