@@ -22,6 +22,9 @@ CASTS_MAX: Final = 30
 SURE_S: Final = 0.3
 """How long before its moment the product must be seen to know of it: more than that may be asked too late."""
 
+LATE_JOINS: Final = 2
+"""Users who join just behind its moment, while it is on its way to those who had."""
+
 LOOKS: Final = 5
 LOOK_S: Final = 0.02
 
@@ -32,6 +35,7 @@ class Casting:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._coming: Cast | None = None
+        self._followed: Cast | None = None
         self._version: int | None = None
         self.is_hushed = False
 
@@ -41,6 +45,8 @@ class Casting:
         `at_once`: without a pause behind the last.
         """
         casts, transport, now_s = self._session.work.casts, self._session.transport, time.time()
+        if casts.all and casts.all[-1] is not self._followed and now_s > casts.all[-1].at_s:
+            self._followed, self._session.work.joining = casts.all[-1], LATE_JOINS
         if self._coming is None:
             pause_s = 0.0 if at_once else PAUSE_S[transport]
             if self.is_hushed or len(casts.all) >= CASTS_MAX or now_s < casts.last_s + pause_s:

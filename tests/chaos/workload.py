@@ -28,7 +28,7 @@ BODY: Final = re.compile(r"((?:device:d|u)\d+) (go|later|mail) (\d+) ")
 HITS_MAX: Final = 4
 DEVICE_EVERY: Final = 80
 OF_DEVICES: Final = 0.2
-JOINS: Final = 0.04
+JOINS: Final = 0.005
 BUYS: Final = 0.04
 JOINED_AT_FIRST: Final = 0.6
 
@@ -73,6 +73,8 @@ class Workload:
     number: int = 0
     extra_at: int = 1
     casts: Casts = field(default_factory=Casts)
+    joining: int = 0
+    """So many join with the next part, whatever chance says."""
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
@@ -85,6 +87,9 @@ class Workload:
     def part(self, count: int) -> list[dict[str, Any]]:
         """The next events, as the events topic takes them."""
         found = self.readers.next(HITS_MAX)
+        for _ in range(min(self.joining, len(self._to_join))):
+            found.append(self._numbered("join", self._to_join.pop()))
+        self.joining = 0
         while len(found) < count:
             found += self._events()
         return found
@@ -213,6 +218,14 @@ class Workload:
         """Who was offered to join before a time."""
         items = self.taken | self.unknown
         return {user for user, name, n in items if name == "join" and self.offered_s[n] <= seconds}
+
+    @property
+    def words(self) -> str:
+        """How much of each kind there was, for whoever reads along."""
+        sure = [each for each in self.casts.all if each.is_sure and not self.casts.skew_s(each)]
+        told = f"{self.number} events, {len(self.devices.owners)} of {len(self.devices.seen)} devices identified"
+        casts = f"{len(sure)} of {len(self.casts.all)} casts sure, of {sum(len(each.must) for each in sure)} members"
+        return f"{told}, {casts}, {len(self.readers.taken)} opens and clicks"
 
     def write_workspace(self, folder: Path) -> None:
         """The definitions as files; `extra_at` is the threshold of a segment that is built anew over existing users."""
