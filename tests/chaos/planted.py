@@ -148,6 +148,10 @@ def _always(answer: Any) -> Patch:
     return lambda real: lambda *args, **kwargs: answer
 
 
+def _always_second(real: Any) -> Any:
+    return lambda first, second, *rest: second
+
+
 WRITES = ("write_batch.after", "write_batch.before", "users.commit.after", "recorded.after")
 BUGS: Final[dict[str, Bug]] = {
     "commit_before_ack": Bug(
@@ -250,6 +254,12 @@ BUGS: Final[dict[str, Bug]] = {
     ),
     "report_position_not_stored": Bug(
         "a record is counted once", "agents.reports:stage_progress", _always(None), ("fault: kill -9 at random",)
+    ),
+    "opens_apart": Bug(
+        "what is done with a message is counted in one place",
+        "streams.outputs:_home",
+        _always_second,
+        ("fault: kill -9 at random", "fault: SIGTERM"),
     ),
     "report_memory_lost": Bug(
         "a second opening is not unique",
