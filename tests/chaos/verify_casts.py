@@ -105,7 +105,7 @@ def _conversions(work: Workload, cast: Cast, rows: list[Row], verdict: Verdict) 
     skew_s = 2 * work.casts.skew_s(cast)
     for user, seconds in decided.items():
         bought = [n for by, name, n in work.taken if name == "buy" and by == user]
-        must = any(work.offered_s[n] > seconds + 1 + skew_s for n in bought)
+        must = not cast.has_failed and any(work.offered_s[n] > seconds + 1 + skew_s for n in bought)
         may = any(work.acked_s[n] >= cast.at_s - skew_s for n in bought)
         if (must and not converted[user]) or (converted[user] and not may):
             verdict.lost += must
