@@ -24,11 +24,16 @@ class SegmentChange(msgspec.Struct, frozen=True, gc=False):
 
 
 class CurrentsRecord(msgspec.Struct, frozen=True, gc=False):
-    """One export record: its full event type, its time and its fields but for those two."""
+    """One export record: its full event type, its time and its fields but for those two.
+
+    `home`: the key of another user by whose partition it goes. What is done with a message goes by that of the user
+    whom it was decided for, who may be somebody else by now: reports count a dispatch's first open in one place.
+    """
 
     event_type: str
     time_ms: int
     fields: dict[str, JSONValue]
+    home: str = ""
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):

@@ -38,7 +38,9 @@ def records(
     name = _TYPES.get(event.kind)
     if name is not None and (is_new or event.kind != "unsubscribe"):
         fields = {"id": _id(cause, 0), **shared, "dispatch_id": event.claims.dispatch_id}
-        found.append(CurrentsRecord(f"users.messages.email.{name}", event.time_ms, {**fields, **_details(event)}))
+        home = event.claims.user if event.claims.user != external_id else ""
+        kind = f"users.messages.email.{name}"
+        found.append(CurrentsRecord(kind, event.time_ms, {**fields, **_details(event)}, home))
     if is_new:
         status = {"subscription_status": _STATUS[event.kind], "channel": "email"}
         fields = {"id": _id(cause, 1), **shared, **status}

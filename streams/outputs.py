@@ -1,4 +1,7 @@
-"""Effects as records: each to its topic, keyed by user, in the partition that decided it; letters to the user's own."""
+"""Effects as records: each to its topic, keyed by user, in the partition that decided it; letters to the user's own.
+
+What a merged user does with a message is recorded in the partition of the user whom it was decided for.
+"""
 
 from collections.abc import Iterable
 
@@ -16,11 +19,23 @@ from streams.times import format_time
 
 
 def to_outputs(effects: Iterable[Effect], partition: int, partitions: int = 0) -> list[Output]:
-    """The records that carry the effects, in their order; `partitions` is needed where there are letters."""
+    """The records that carry the effects, in their order.
+
+    `partitions` is needed where there are letters, or records that go by another user.
+    """
     return [
-        _post(effect, partitions) if type(effect) is Post else _OUTPUT_OF[type(effect)](effect, partition)
+        _post(effect, partitions)
+        if type(effect) is Post
+        else _OUTPUT_OF[type(effect)](effect, _home(effect, partition, partitions))
         for effect in effects
     ]
+
+
+def _home(effect: Effect, partition: int, partitions: int) -> int:
+    if type(effect) is not CurrentsRecord or not effect.home:
+        return partition
+    assert partitions > 0, "a record that goes by another user needs the number of partitions"
+    return partition_of(effect.home.encode(), partitions)
 
 
 def _post(effect: Post, partitions: int) -> Output:
@@ -65,7 +80,7 @@ def _of_anonymous(record: CurrentsRecord, key: str) -> CurrentsRecord:
     fields = {name: value for name, value in record.fields.items() if name != "external_user_id"}
     if record.event_type in _WITH_DEVICE:
         fields["device_id"] = key.removeprefix(DEVICE_PREFIX)
-    return CurrentsRecord(record.event_type, record.time_ms, fields)
+    return CurrentsRecord(record.event_type, record.time_ms, fields, record.home)
 
 
 _WITH_DEVICE = frozenset(

@@ -40,7 +40,7 @@ STOP_S_MAX: Final = 20.0
 QUEUE_EVENTS_MAX: Final = 5_000
 
 
-class _Door:
+class Door:
     """A producer of events, as a customer would run one."""
 
     def __init__(self, app: str, address: str) -> None:
@@ -154,7 +154,7 @@ class Site:
             self._process.wait()
 
 
-async def _drain(site: Site, door: _Door, stream: Stream, plan: Plan) -> Result:
+async def _drain(site: Site, door: Door, stream: Stream, plan: Plan) -> Result:
     entries = stream.take(plan.events)
     with site.standing_still():
         await asyncio.to_thread(door.send_all, entries)
@@ -168,7 +168,7 @@ async def _drain(site: Site, door: _Door, stream: Stream, plan: Plan) -> Result:
     return {**throughput(plan, seconds, site.cpu_s() - cpu_began), "applied": applied - plan.warm}
 
 
-async def _latency(site: Site, door: _Door, stream: Stream, plan: Plan) -> Result:
+async def _latency(site: Site, door: Door, stream: Stream, plan: Plan) -> Result:
     entries = [probe(stream, at) if at % PROBE_EVERY == 0 else stream.take(1)[0] for at in range(plan.events)]
     stamps, stop = Stamps(), threading.Event()
     watchers = [
@@ -189,7 +189,7 @@ async def _latency(site: Site, door: _Door, stream: Stream, plan: Plan) -> Resul
     return latencies(plan, stamps, late, backlog_s)
 
 
-def _send_on_schedule(door: _Door, entries: Sequence[Entry], rate: int, stamps: Stamps) -> list[float]:
+def _send_on_schedule(door: Door, entries: Sequence[Entry], rate: int, stamps: Stamps) -> list[float]:
     """Send each event at its scheduled time, whatever the system does; returns by how much turns were late."""
     began, at, late = time.perf_counter(), 0, []
     while at < len(entries):
@@ -257,7 +257,7 @@ async def measure(plan: Plan, folder: Path) -> Result:
     site = Site(plan, folder, workspace)
     try:
         await site.ready()
-        door = _Door(site.app, _address(plan.broker))
+        door = Door(site.app, _address(plan.broker))
         stream = Stream(plan.users, plan.user_count, plan.seed, time.time_ns() // 1_000_000, plan.partitions)
         await asyncio.to_thread(door.send_all, stream.take(plan.warm))
         await site.quiet()

@@ -127,11 +127,15 @@ def _mails(fault: str, answers_after_s: float = 0.0) -> Fault:
 async def clock_set(one: Session, subject: Subject) -> bool:
     """For a whole life the worker's clock is set back and forth; only then may a timer be early by our clock."""
     one.work.due_s = dict.fromkeys(one.work.due_s, 0.0)
+    one.casting.hush()
+    since_s = time.time()
     await subject.start(inside="clock_steps")
     was_busy = await busy(one, subject)
     was_killed = await subject.end(signal.SIGKILL) == -signal.SIGKILL
     await asyncio.sleep(STEP_MS / 1000)  # until then partitions are ahead: their time never falls
     one.work.due_s = dict.fromkeys(one.work.due_s, 0.0)
+    one.work.casts.skewed.append((since_s, time.time()))
+    one.casting.is_hushed = False
     return was_killed and was_busy
 
 

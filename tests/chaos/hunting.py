@@ -50,7 +50,7 @@ async def cover(where: Path, names: list[str], seed: int, broker: str, result: R
         verdict = await one.verdict(subject)
     result.add(verdict, f"{where.name}, seed {seed}")
     took = f"{len(names)} hits in {hit_s:.0f} s, verdict after {time.monotonic() - began - hit_s:.0f} s"
-    print(f"{where.name}: {took}: {verdict.faults or 'verified'}", file=sys.stderr, flush=True)
+    print(f"{where.name}: {took}, {one.work.words}: {verdict.faults or 'verified'}", file=sys.stderr, flush=True)
     if not verdict.faults:
         await asyncio.to_thread(shutil.rmtree, where)
 

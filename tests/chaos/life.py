@@ -23,6 +23,7 @@ async def busy(one: Session, subject: Subject) -> bool:
     while not subject.has_ended and time.monotonic() < deadline:
         try:
             await one.feed()
+            await one.casting.go_on()
         except GONE:
             await asyncio.sleep(0.02)
             continue
@@ -39,6 +40,7 @@ async def spent(one: Session, subject: Subject, wait_s: float = SPENT_S) -> bool
     while not subject.has_ended and time.monotonic() < deadline:
         try:
             await one.feed()
+            await one.casting.go_on()
         except GONE:
             await asyncio.sleep(0.02)
             continue

@@ -9,6 +9,13 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from tests.chaos.planted_fans import (
+    fan_out_restarted,
+    late_event_dropped,
+    letters_twice,
+    nothing_seen,
+    report_position_early,
+)
 from tests.chaos.points import find
 
 Patch = Callable[[Any], Any]
@@ -141,6 +148,10 @@ def _always(answer: Any) -> Patch:
     return lambda real: lambda *args, **kwargs: answer
 
 
+def _always_second(real: Any) -> Any:
+    return lambda first, second, *rest: second
+
+
 WRITES = ("write_batch.after", "write_batch.before", "users.commit.after", "recorded.after")
 BUGS: Final[dict[str, Bug]] = {
     "commit_before_ack": Bug(
@@ -210,6 +221,51 @@ BUGS: Final[dict[str, Bug]] = {
         _commit_later,
         ("write_batch.after", "users.commit.after"),
         "kafka",
+    ),
+    "fan_out_restarted": Bug(
+        "a fan-out decides each user once, whatever becomes of its steps",
+        "streams.fan_steps:FanSteps.next",
+        fan_out_restarted,
+        ("fanout.rows.after", "fanout.rows.before", "fanout.asked"),
+    ),
+    "audience_of_now": Bug(
+        "a scheduled campaign goes to its audience of that moment",
+        "streams.fanning:Fanning.touch",
+        _always(None),
+        ("fanout.asked", "fanout.opened"),
+    ),
+    "letters_twice": Bug(
+        "what one user tells another counts once",
+        "streams.identity:_parts",
+        letters_twice,
+        ("identify.after", "merge.after"),
+    ),
+    "late_event_dropped": Bug(
+        "what comes late for a device is its user's",
+        "streams.identity:send_on",
+        late_event_dropped,
+        ("forward.after", "identify.after"),
+    ),
+    "report_position_early": Bug(
+        "counters and their position are one commit",
+        "agents.reports:Reports._commit",
+        report_position_early,
+        ("fault: kill -9 at random", "reports.count.after"),
+    ),
+    "report_position_not_stored": Bug(
+        "a record is counted once", "agents.reports:stage_progress", _always(None), ("fault: kill -9 at random",)
+    ),
+    "opens_apart": Bug(
+        "what is done with a message is counted in one place",
+        "streams.outputs:_home",
+        _always_second,
+        ("fault: kill -9 at random", "fault: SIGTERM"),
+    ),
+    "report_memory_lost": Bug(
+        "a second opening is not unique",
+        "tables.reports:ReportsTable.seen",
+        nothing_seen,
+        ("fault: kill -9 at random", "reports.commit.after"),
     ),
     "id_forgotten": Bug("an id is applied once", "streams.users:seen_before", _always(False), ("append.after",)),
 }

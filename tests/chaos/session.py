@@ -26,9 +26,12 @@ from streams.definitions import read_definitions
 from streams.errors import HeadraceError
 from tests.channels.mail_server import MailServer, mail_server
 from tests.channels.test_http import Endpoint, serving
+from tests.chaos.casting import Casting
+from tests.chaos.devices import may_repeat
 from tests.chaos.outputs import read_topic
-from tests.chaos.verifier import Found, Verdict, items_of, verify
-from tests.chaos.workload import Workload, write_workspace
+from tests.chaos.tracked import KEY, URL
+from tests.chaos.verifier import Found, Verdict, verify
+from tests.chaos.workload import Workload
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 2
@@ -42,6 +45,7 @@ SETTLE_S_MAX = 280.0  # without an arrival: a call that got no answer three time
 SETTLE_ALL_S_MAX = 600.0
 SETTLE_BUG_S_MAX = 25.0
 ANSWER_S = 10.0
+CAST_S = 1.0  # behind the moment of a scheduled campaign, for a tick to come
 GONE = (OSError, EOFError, HeadraceError, TimeoutError)
 
 
@@ -111,6 +115,7 @@ class Session:
     def __init__(self, folder: Path, seed: int, mail: MailServer, hooks: Endpoint, broker: str, bug: str) -> None:
         self.folder, self.mail, self.hooks, self.broker, self.bug = folder, mail, hooks, broker, bug
         self.transport = "kafka" if broker else "embedded"
+        self.partitions = PARTITIONS
         self.work = Workload(seed)
         self.dice = random.Random(seed)
         self.mark = folder / "mark"
@@ -118,8 +123,9 @@ class Session:
         self.calls: list[tuple[float, str, bytes]] = []
         self.acknowledged: list[tuple[float, list[dict[str, Any]]]] = []
         self._again: list[dict[str, Any]] = self.work.arrivals()
-        self._parts = 0
-        write_workspace(folder / "workspace", self.work.extra_at)
+        self._parts = self._read = 0
+        self.casting = Casting(self)
+        self.write_workspace()
         hooks.answer = self._answer
         self._producer = (
             Producer({"bootstrap.servers": broker, "enable.idempotence": True, "log_level": 2}) if broker else None
@@ -129,6 +135,10 @@ class Session:
     def data(self) -> Path:
         """The data folder."""
         return self.folder / "data"
+
+    def write_workspace(self) -> None:
+        """The definitions as they stand, for the next life or for `apply`."""
+        self.work.write_workspace(self.folder / "workspace")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -146,6 +156,8 @@ class Session:
             "SESSION_S": "6",
             "EXPORTS": f"file://{self.folder / 'exports'}",
             "MEMBER": self.app if self.broker else "",
+            "TRACKING_URL": URL,
+            "SIGNING_KEY": KEY,
         }
         rest = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
         return rest | {f"HEADRACE_{name}": value for name, value in ours.items() if value or name == "HTTP"}
@@ -173,6 +185,9 @@ class Session:
 
     async def feed(self, count: int = PART) -> None:
         """Offer a part; what is not acknowledged is offered again, except what has no id."""
+        for _, _, content in self.mail.taken[self._read :]:
+            self.work.readers.read(content)
+        self._read = len(self.mail.taken)
         events = self._again or self.work.part(count)
         self.work.offered(events)
         self._again = events
@@ -180,7 +195,7 @@ class Session:
             await (self._produce(events) if self._producer else self._append(events))
         except GONE:
             self.work.told(events, acknowledged=False)
-            self._again = [event for event in events if "id" in event]
+            self._again = [event for event in events if may_repeat(event)]
             raise
         self.work.told(events, acknowledged=True)
         self.acknowledged.append((time.time(), events))
@@ -193,12 +208,13 @@ class Session:
         """What this life acknowledged after that time may be gone: offer it again, except what has no id."""
         doubted = [event for acked_s, events in self.acknowledged if acked_s >= seconds for event in events]
         self.work.told(doubted, acknowledged=False)
-        self._again = [event for event in doubted if "id" in event] + self._again
+        self.work.casts.doubt_after(seconds)
+        self._again = [event for event in doubted if may_repeat(event)] + self._again
 
     async def _append(self, events: list[dict[str, Any]]) -> None:
         rows = []
         for event in events:
-            key, value = event["external_id"].encode(), json.dumps(event).encode()
+            key, value = self.work.key_of(event).encode(), json.dumps(event).encode()
             place = zlib.crc32(key) % PARTITIONS
             rows.append(["events", place, base64.b64encode(key).decode(), base64.b64encode(value).decode()])
         await self.ask("append", outputs=rows)
@@ -209,26 +225,27 @@ class Session:
         assert producer is not None
         failed: list[Any] = []
         for event in events:
-            key, value = event["external_id"].encode(), json.dumps(event).encode()
+            key, value = self.work.key_of(event).encode(), json.dumps(event).encode()
             producer.produce(
                 f"{self.app}.events", value, key, on_delivery=lambda error, _: failed.append(error) if error else None
             )
         if await asyncio.to_thread(producer.flush, 30) or failed:
             raise AssertionError(f"the broker refused what we sent: {failed}")
 
-    async def apply(self) -> None:
-        """Apply the definitions as they stand; it changes nothing if they are in force."""
+    async def apply(self) -> int:
+        """Apply the definitions as they stand; it changes nothing if they are in force. Returns their version."""
         found = read_definitions(read_workspace(self.folder / "workspace"))
-        await self.ask("apply", definitions=msgspec.to_builtins(found))
+        answer = await self.ask("apply", definitions=msgspec.to_builtins(found))
+        return int(answer["version"])
 
     # ---- lives
 
     async def live(self, subject: Subject, point: str, call: int, *, stops: bool) -> bool:
         """One life that is to end at a crash point; True if it did."""
-        scans = point.startswith("scan")
+        scans, fans = point.startswith("scan"), point.startswith("fanout")
         if scans:  # on the embedded log the start applies it
             self.work.extra_at += 1
-            write_workspace(self.folder / "workspace", self.work.extra_at)
+            self.write_workspace()
         await subject.start(point, call)
         deadline, stop_at = time.monotonic() + START_S_MAX, 0.0
         while not subject.has_ended and time.monotonic() < deadline:
@@ -236,6 +253,7 @@ class Session:
                 await self.feed()
                 if scans and self.broker:
                     await self.apply()
+                await self.casting.go_on(at_once=fans)
             except GONE:
                 await asyncio.sleep(0.02)
                 continue
@@ -251,13 +269,11 @@ class Session:
     async def verdict(self, subject: Subject) -> Verdict:
         """Let everything come to rest in a last life, and verify it."""
         await subject.start()
+        self.casting.hush()
         found = Found(self.calls, [], self.folder / "exports")
         try:
             has_settled = await self._settle(subject)
-            await self.ask("flush")
-            found.users = {user: await self._user(user) for user in self.work.users}
-            found.dispatches = await self.ask("dispatches")
-            found.totals = await self.ask("totals")
+            await self.gather(found)
         except GONE as error:
             log = await asyncio.to_thread((self.folder / "log").read_text, "utf-8", "replace")
             return Verdict(faults=[f"the product does not answer ({error!r}): {log[-600:]}"])
@@ -270,6 +286,17 @@ class Session:
         if not has_settled:
             verdict.fault("it did not come to rest: nothing that could be seen happened for a long time")
         return verdict
+
+    async def gather(self, found: Found) -> None:
+        """Ask for everything that the verifier wants to know of the product itself."""
+        await self.ask("flush")
+        found.users = {key: await self._user(key) for key in self.work.rows}
+        found.dispatches = await self.ask("dispatches")
+        found.totals = await self.ask("totals")
+        for row in await self.ask("report"):
+            name = row["campaign"]
+            for unit in ("hour", "day"):
+                found.reports[name, unit] = await self.ask("report", campaign=name, unit=unit)
 
     async def _settle(self, subject: Subject) -> bool:
         """Wait until everything is at rest; False if nothing more comes before it is."""
@@ -291,7 +318,7 @@ class Session:
     async def _user(self, user: str) -> dict[str, Any]:
         with suppress(HeadraceError):
             return dict(await self.ask("user", external_id=user))
-        return {"events": {}, "attributes": {}, "segments": {}}
+        return {"events": {}, "attributes": {}, "segments": {}, "campaigns": {}}
 
     async def _is_applied(self) -> bool:
         """Whether the newest definitions are in force, and built, everywhere."""
@@ -307,10 +334,24 @@ class Session:
             found = [await self.ask("progress") for _ in range(2)]
         except GONE:
             return False
+        if found[0] != found[1] or not found[0]["idle"] or found[0]["behind"] or self._again or self.is_casting:
+            return False
         wanted = self.work.wanted("go") + self.work.wanted("later")
-        arrived = items_of(body.decode() for _, _, body in self.calls)
-        is_quiet = found[0] == found[1] and found[0]["idle"] and not found[0]["behind"]
-        return bool(is_quiet and not self._again and not set(wanted) - set(arrived))
+        arrived = self.work.persons(body.decode() for _, _, body in self.calls)
+        return not set(wanted) - set(arrived) and await self._is_sent()
+
+    @property
+    def is_casting(self) -> bool:
+        """Whether a scheduled campaign is still to come round."""
+        return time.time() < self.work.casts.last_s + CAST_S
+
+    async def _is_sent(self) -> bool:
+        """Whether of every message it is decided what became of it."""
+        try:
+            dispatches = await self.ask("dispatches")
+        except GONE:
+            return False
+        return all(each["final"] or each["state"] == "held" for each in dispatches)
 
 
 @asynccontextmanager

@@ -71,6 +71,7 @@ async def watch(one: Session, subject: Subject, seconds: float) -> list[Sample]:
     while time.monotonic() < deadline and not subject.has_ended:
         try:
             await one.feed()
+            await one.casting.go_on()
         except GONE:
             await asyncio.sleep(0.02)
             continue

@@ -20,7 +20,6 @@ from tests.chaos.fleet.members import Member
 from tests.chaos.fleet.session import BASE, GUEST, SESSION_S, Fleet
 from tests.chaos.fleet.steps import CRASHES, FREEZES, GIVEN_UP, steps
 from tests.chaos.session import GONE
-from tests.chaos.workload import write_workspace
 
 BUSY_S: Final = (0.2, 2.0)
 CHANGE_S: Final = 5.0
@@ -129,6 +128,7 @@ async def paused_while_frozen(fleet: Fleet) -> bool:
     if not await _freeze_at(fleet, member, "confirming"):
         return False
     fleet.is_hushed = True
+    fleet.casting.hush()  # one whose moment comes while all is paused is passed over
     try:
         taken_over = await fleet.whole() and await fleet.still()
         await fleet.settle_held()
@@ -143,7 +143,7 @@ async def paused_while_frozen(fleet: Fleet) -> bool:
             fleet.faults.append(f"paused, and then {before} calls and mails became {after}: a woken worker sent them")
         await fleet.pause(paused=False)
     finally:
-        fleet.is_hushed = False
+        fleet.is_hushed = fleet.casting.is_hushed = False
     if guest.lives:
         await fleet.stop(guest)
     return taken_over and is_whole and await fleet.whole()
@@ -233,7 +233,7 @@ async def redefined(fleet: Fleet) -> bool:
     guest, member = fleet.members[GUEST], one_of(fleet)
     await fleet.whole()
     fleet.work.extra_at += 1
-    write_workspace(fleet.folder / "workspace", fleet.work.extra_at)
+    fleet.write_workspace()
     with suppress(*GONE):
         await fleet.apply()
     await guest.start()

@@ -18,7 +18,11 @@ def hold_sends(work: Workload, topics: dict[str, list[dict[str, Any]]], verdict:
     """Of each taken event that a campaign wants there is one send, and no dispatch id stands there twice."""
     for channel, names in CAMPAIGNS.items():
         sends = topics[TOPICS[channel]]
-        items = Counter((send["user"], send["campaign"], int(send["event_properties"]["n"])) for send in sends)
+        items = Counter(
+            (work.person(send["user"]), send["campaign"], int(send["event_properties"]["n"]))
+            for send in sends
+            if send["campaign"] in names
+        )
         wanted: Counter[Item] = sum((work.wanted(name) for name in names), Counter())
         verdict.compare(f"topic sends.{channel}", items, wanted)
         ids = Counter(send["dispatch_id"] for send in sends)

@@ -35,7 +35,7 @@ MAIL_IDLE_S = 3.0
 
 FENCED = "ProducerFenced"
 ERROR = re.compile(r"(\w+(?:Error|Fenced|Failing|State))\b")
-ANY_ONE = ("apply", "partitions", "pause")
+ANY_ONE = ("apply", "partitions", "pause", "report")
 BASE = ("one", "two")
 GUEST = "guest"
 
@@ -50,6 +50,7 @@ class Fleet(Session):
         self, folder: Path, seed: int, mail: MailServer, hooks: Endpoint, broker: str, bug: str, nursery: Nursery
     ) -> None:
         super().__init__(folder, seed, mail, hooks, broker, bug)
+        self.partitions = PARTITIONS
         self.members = {name: Member(nursery, name, folder, self._order(name, seed)) for name in (*BASE, GUEST)}
         self.settled: dict[str, bool] = {}
         self.faults: list[str] = []
@@ -106,7 +107,7 @@ class Fleet(Session):
             producer.produce(
                 f"{self.app}.events",
                 json.dumps(event).encode(),
-                event["external_id"].encode(),
+                self.work.key_of(event).encode(),
                 on_delivery=lambda error, _: failed.append(error) if error else None,
             )
         if await asyncio.to_thread(producer.flush, SENT_S_MAX) or failed:
@@ -118,6 +119,7 @@ class Fleet(Session):
             with suppress(*GONE):
                 if not self.is_hushed:
                     await self.feed()
+                    await self.casting.go_on()
             await asyncio.sleep(LOAD_S)
 
     # ---- looking
@@ -178,6 +180,7 @@ class Fleet(Session):
 
     async def rest(self) -> Verdict:
         """Let everything come to rest, with the two workers and no guest, stop them, and verify."""
+        self.casting.hush()
         await self._let_all_rest()
         await self._until_rest()
         found = Found(self.calls, [], self.folder / "exports")
@@ -204,10 +207,7 @@ class Fleet(Session):
             with suppress(*GONE):
                 if not await self._is_held():
                     continue
-                await self.ask("flush")
-                found.users = {user: await self._user(user) for user in self.work.users}
-                found.dispatches = await self.ask("dispatches")
-                found.totals = await self.ask("totals")
+                await self.gather(found)
                 if await self._is_held():
                     return True
             await asyncio.sleep(LOOK_S)
