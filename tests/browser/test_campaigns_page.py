@@ -90,7 +90,9 @@ async def test_campaigns_on_every_screen(tmp_path: Path) -> None:
             await unlock(page)
             await look_at(page, "campaigns", ("spring_offer", "welcome", "active"), shots, MIXED)
             await page.run("document.querySelector('#campaigns a').click()")
-            await page.until("location.pathname === '/campaigns/spring_offer' && document.body?.dataset.ready === 'yes'")
+            await page.until(
+                "location.pathname === '/campaigns/spring_offer' && document.body?.dataset.ready === 'yes'"
+            )
             await page.until("!document.getElementById('one').hidden")
             await look_at(page, "campaign", ("short", "long", "Control group", "against the control group"), shots)
             before = await page.run("document.getElementById('variants').innerText")
