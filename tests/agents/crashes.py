@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,15 +27,14 @@ def kill_at(plan: str) -> None:
     step, number, side = plan.split(":")
     owner, name = STEPS[step]
     real: Callable[..., object] = getattr(owner, name)
-    left = int(number)
+    numbers, last = count(1), int(number)
 
     def counted(*args: object, **kwargs: object) -> object:
-        nonlocal left
-        left -= 1
-        if not left and side == "before":
+        is_last = next(numbers) == last  # of this call: others begin, in other threads, before it has ended
+        if is_last and side == "before":
             die()
         answer = real(*args, **kwargs)
-        if not left:
+        if is_last:
             die()
         return answer
 

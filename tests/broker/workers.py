@@ -11,8 +11,8 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -33,6 +33,7 @@ from streams.times import DAY_MS, format_time
 from tables.partition import UsersView
 from tables.store import FAMILIES, Store
 from tests.broker.kafka import Broker
+from tests.broker.stalled import STACKS, patience, testify
 from tests.driver import Driver
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +73,7 @@ class Site:
             **own,
         }
         rest = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
-        return {**rest, **{f"HEADRACE_{name}": value for name, value in ours.items()}}
+        return {**rest, "PYTHONPATH": str(STACKS), **{f"HEADRACE_{name}": value for name, value in ours.items()}}
 
     def settings(self, data: str, **own: str) -> Settings:
         """The same, read."""
@@ -93,6 +94,7 @@ class Worker:
 
     def __init__(self, site: Site, data: str, *plan: str, **own: str) -> None:
         self.data = site.folder / data
+        self._site = site
         self._errors = site.folder / f"{data}.log"
         module = ["-m", "tests.broker.planned_worker", *plan]
         with self._errors.open("ab") as log:
@@ -128,11 +130,11 @@ class Worker:
         self.process.send_signal(number)
 
     async def ended(self) -> int:
-        """Its exit code, when it has ended. Raises AssertionError, with its last words, for one that does not end."""
-        try:
-            return await asyncio.to_thread(self.process.wait, STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"it has not ended in {STOP_S_MAX} s: {self.errors()}") from None
+        """Its exit code, when it has ended. Raises AssertionError, with what is known, for one that does not end."""
+        async with waiting_for([self], "the end of the worker", STOP_S_MAX):
+            while self.process.poll() is None:  # noqa: ASYNC110 - another process ends
+                await asyncio.sleep(LOOK_S)
+        return self.process.returncode
 
     async def stop(self) -> None:
         """Stop it in good order."""
@@ -142,6 +144,11 @@ class Worker:
     def errors(self) -> str:
         """The last of what it said."""
         return self._errors.read_text()[-3_000:]
+
+    def testify(self) -> str:
+        """What it said and waits for, and how the broker sees it."""
+        pid = None if self.process.poll() is not None else self.process.pid
+        return testify(self._site.broker.address, self._site.app, [self._errors], [pid])
 
     def kill(self) -> None:
         """End it, if it has not ended."""
@@ -161,9 +168,14 @@ async def crew() -> AsyncIterator[list[Worker]]:
             worker.kill()
 
 
-async def opened(workers: Iterable[Worker], partitions: int = PARTITIONS) -> None:
+def waiting_for(workers: Iterable[Worker], what: str, seconds: float = WAIT_S_MAX) -> AbstractAsyncContextManager[None]:
+    """A limit for the body; whoever passes it is told all that is known of the workers."""
+    return patience(seconds, what, lambda: "\n".join(worker.testify() for worker in workers))
+
+
+async def opened(workers: Sequence[Worker], partitions: int = PARTITIONS) -> None:
     """Wait until the workers hold all partitions between them, each at least one."""
-    async with asyncio.timeout(WAIT_S_MAX):
+    async with waiting_for(workers, "all partitions are open"):
         while True:
             held = [found["partitions"] if (found := await worker.progress()) else [] for worker in workers]
             if all(held) and sorted(chain.from_iterable(held)) == list(range(partitions)):
@@ -174,7 +186,7 @@ async def opened(workers: Iterable[Worker], partitions: int = PARTITIONS) -> Non
 async def settled(*workers: Worker, partitions: int = PARTITIONS) -> None:
     """Wait until every record has been processed: the same twice, since workers write to one another."""
     last: Any = None
-    async with asyncio.timeout(WAIT_S_MAX):
+    async with waiting_for(workers, "every record is processed"):
         while True:
             found = [await worker.progress() for worker in workers]
             answers = [answer for answer in found if answer]

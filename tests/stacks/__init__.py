@@ -1,0 +1,1 @@
+"""One file that processes under test import before all others."""
