@@ -63,7 +63,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     """What a provider says of one request.
 
     `retry_after_s` is the wait that the other side asks for; `is_silent` says that it gave no answer, so that
-    fewer attempts are made at once until it does.
+    fewer attempts are made at once until it does. `is_delivered` goes with `sent`: a server has taken the message over.
     """
 
     dispatch_id: str
@@ -71,6 +71,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
     retry_after_s: float | None = None
     is_silent: bool = False
+    is_delivered: bool = False
 
 
 class Limits(msgspec.Struct, frozen=True):

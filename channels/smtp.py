@@ -43,7 +43,7 @@ class Smtp:
 
     | what happens | outcome |
     | --- | --- |
-    | the final answer is 2xx | sent |
+    | the final answer is 2xx | sent, and delivered |
     | no connection, a refused login, 4xx at any point, silence before the mail was sent | retry |
     | 5xx for the recipient or the mail: the reason begins with the code | failed |
     | 5xx for the sender | failed, `sender_refused: …` |
@@ -84,7 +84,7 @@ class Smtp:
         except BaseException:
             client.close()
             raise
-        return Receipt(name, kind, reason)  # type: ignore[arg-type]
+        return Receipt(name, kind, reason, is_delivered=kind == "sent")  # type: ignore[arg-type]
 
     async def settle(self, requests: list[Request]) -> list[Receipt]:
         """Hold all: SMTP has no key by which the server would know a repeat."""

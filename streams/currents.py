@@ -160,7 +160,7 @@ def message(
 
     | outcome | email | webhook |
     | --- | --- | --- |
-    | sent | `Send` | `Send` |
+    | sent | `Send`, and `delivery` where a server took it | `Send` |
     | aborted | `Abort` | `Abort` |
     | failed | `Bounce`, `SoftBounce` or `Abort`, as below | `Failure`, terminal |
     | retry | `Retry` | `Retry` |
@@ -188,6 +188,13 @@ def message(
     if channel == "email":
         fields["email_address"] = outcome.address
     return CurrentsRecord(event_type, outcome.at_ms, fields)
+
+
+def delivery(sent: CurrentsRecord, outcome: Outcome) -> CurrentsRecord:
+    """The `users.messages.email.Delivery` of a mail that a server has taken over, from the record of its `Send`."""
+    event_type = "users.messages.email.Delivery"
+    record_id = currents_id(outcome.dispatch_id, event_type, str(outcome.attempt))
+    return CurrentsRecord(event_type, sent.time_ms, {**sent.fields, "id": record_id})
 
 
 def _behaviour_id(cause: Cause, unit: int) -> str:

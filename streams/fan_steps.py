@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from streams import users
+from streams import identity, users
+from streams.campaigns.schedule import Occurrence
+from streams.codec import pack
 from streams.effects import Effect
-from streams.fanouts import FanOut
-from streams.mailbox import FanStep
+from streams.fanouts import FanOut, is_owed
+from streams.mailbox import Chosen, FanStep
 from streams.profiles.row import Merged, User
 
 if TYPE_CHECKING:
     from streams.fold import Fold
 
+Row = Callable[[str], User | None]
 CatchUp = Callable[[str, User, int], User]
 Keep = Callable[[str, User, int | None, list[Effect]], None]
 
@@ -20,11 +23,12 @@ PIECE_ROWS: Final = 32
 
 
 class FanSteps:
-    """What a fold does with them; `catch_up` and `keep` are the fold's own."""
+    """What a fold does with them; `row`, `catch_up` and `keep` are the fold's own."""
 
-    def __init__(self, fold: "Fold", catch_up: CatchUp, keep: Keep) -> None:
+    def __init__(self, fold: "Fold", row: Row, catch_up: CatchUp, keep: Keep) -> None:
         """Work on the fold's rows and position."""
         self._fold = fold
+        self._row = row
         self._catch_up = catch_up
         self._keep = keep
 
@@ -67,6 +71,7 @@ class FanSteps:
                 break
             decided += 1
             if isinstance(row.links, Merged):
+                entered += self._hand_on(key, row, fanout)
                 continue
             user = self._catch_up(key, row, now_ms) if has_scan else row
             if user.fanned < number:
@@ -82,3 +87,34 @@ class FanSteps:
             self._keep(key, user, old_timer_ms, effects or [])
             entered += effects is not None
         return decided, entered
+
+    # ---- chosen as an anonymous user, and somebody by now
+
+    def _hand_on(self, user_key: str, user: User, fanout: FanOut) -> bool:
+        """Let the known user have what a merged one was chosen for; it takes the merged one's turn and slot."""
+        if fanout.number not in user.chosen:
+            return False
+        user.chosen = [number for number in user.chosen if number != fanout.number]
+        letter = Chosen(fanout.campaign, fanout.occurrence.at_ms, fanout.occurrence.local_ms)
+        post = identity.send_on(user, user_key, letter, pack(letter))
+        assert post is not None
+        self._keep(user_key, user, user.timer_ms, [post])
+        return True
+
+    def take_over(self, user_key: str, letter: Chosen, now_ms: int) -> None:
+        """Send a known user what an anonymous one was chosen for, unless one person would not get it (again).
+
+        Where the occurrence has not begun in this partition, both are one user by then, and decided as one.
+        """
+        user = self._row(user_key)
+        fold = self._fold
+        campaign = fold.workspace.scheduled.get(letter.campaign)
+        is_over = campaign is None or fold.workspace.is_paused(letter.campaign) or letter.at_ms > now_ms
+        if user is None or campaign is None or is_over:
+            return
+        occurrence = Occurrence(letter.at_ms, letter.local_ms)
+        if not is_owed(user, campaign, occurrence, fold.position.fanouts):
+            return
+        old_timer_ms, at_ms = user.timer_ms, max(now_ms, user.now_ms)
+        effects = users.decide_planned(user, user_key, campaign, occurrence, at_ms, fold.workspace)
+        self._keep(user_key, user, old_timer_ms, effects or [])

@@ -74,6 +74,26 @@ def is_chosen(user: User, fanout: FanOut, campaign: Campaign, others: Iterable[F
     return campaign.audience is None or campaign.audience.test(user, at_ms)
 
 
+def is_owed(user: User, campaign: Campaign, occurrence: Occurrence, fanouts: Iterable[FanOut]) -> bool:
+    """Whether a user has an occurrence to come that an anonymous user, who is this one by now, was chosen for.
+
+    Not one who was chosen for it as well, had it, or had, or will have, another too near to it: one person would get
+    no more. `fanouts` are the open ones of the user's partition.
+    """
+    assert campaign.plan is not None
+    name = campaign.name
+    chosen = [each.occurrence for each in fanouts if each.number in user.chosen and each.campaign == name]
+    is_had = any(each.local_ms == occurrence.local_ms for each in chosen)
+    due_ms = campaign.plan.due_of(user, occurrence)
+    if due_ms is None or is_had or any(each.campaign == name for each in user.waiting):
+        return False
+    last_ms = [each.at_ms for each in chosen]
+    if name in user.campaigns:
+        last_ms.append(user.campaigns[name].last_ms)
+    newest_ms = max(last_ms, default=due_ms - 1)
+    return newest_ms < due_ms and (not last_ms or is_eligible(CampaignHistory(1, newest_ms), campaign, due_ms))
+
+
 def free_slots(fanout: FanOut, plan: Plan, now_ms: int, place: tuple[int, int]) -> range:
     """The slots of this partition that may be used now, by their own numbers; of a plan without a rate, plenty.
 

@@ -12,6 +12,7 @@ from streams.fan_steps import FanSteps
 from streams.fanning import Fanning
 from streams.mailbox import (
     Cause,
+    Chosen,
     Consent,
     FanStep,
     Forward,
@@ -85,7 +86,7 @@ class Fold:
         self._builds: dict[int, Build] = {}
         self.relations = Relations(self, self._row, self._keep, self._deliver)
         self.fanning = Fanning(position, workspace_of, passes_over=clock == "wall", place=place)
-        self._fan_steps = FanSteps(self, self._catch_up, self._keep)
+        self._fan_steps = FanSteps(self, self._row, self._catch_up, self._keep)
 
     @property
     def workspace(self) -> Workspace:
@@ -326,6 +327,8 @@ class Fold:
             self._happen(user_key, value, letter, now_ms)
         elif isinstance(letter, Outcome):
             self._outcome(user_key, value, letter)
+        elif isinstance(letter, Chosen):
+            self._fan_steps.take_over(user_key, letter, now_ms)
 
     def _keep(self, user_key: str, user: User, old_timer_ms: int | None, effects: list[Effect]) -> None:
         self.rows.put(user_key, user, old_timer_ms)

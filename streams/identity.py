@@ -65,10 +65,13 @@ def _leave(user: User, user_key: str, letter: Identify) -> list[Effect]:
 
 
 def _clear(user: User) -> None:
-    """Leave nothing but consent and whether mail reaches it: its open dispatches are still asked about here."""
+    """Leave nothing but consent and whether mail reaches it: its open dispatches are still asked about here.
+
+    What fan-outs have chosen it for stays, until it is their turn (`FanSteps`).
+    """
     empty = User(ROW_VERSION, user.incarnation, user.created_ms, user.now_ms)
     empty.attributes, empty.built, empty.fanned = dict(consent_of(user)), user.built, user.fanned
-    empty.reach = user.reach
+    empty.reach, empty.chosen = user.reach, user.chosen
     for name in User.__struct_fields__:
         setattr(user, name, getattr(empty, name))
 

@@ -35,7 +35,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome", gc=Fa
 
     `retry` (it will be attempted again) and `held` (nobody knows whether it was sent; an operator decides)
     leave the dispatch open. `attempt` counts from 1 and never falls. `duration_ms` is how long the attempt
-    took, 0 where none was made.
+    took, 0 where none was made. `delivered`: the receiving side has taken it over, and said so.
     """
 
     dispatch_id: str
@@ -45,6 +45,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome", gc=Fa
     reason: str = ""
     address: str = ""
     duration_ms: int = 0
+    delivered: bool = False
 
 
 class Tick(msgspec.Struct, frozen=True, array_like=True, tag="tick"):
@@ -120,6 +121,17 @@ class Forward(msgspec.Struct, frozen=True, array_like=True, tag="forward", gc=Fa
     letter: bytes
 
 
+class Chosen(msgspec.Struct, frozen=True, array_like=True, tag="chosen", gc=False):
+    """From a device's anonymous user, forwarded: before it was merged, a scheduled campaign had chosen it.
+
+    `at_ms` and `local_ms` are those of the occurrence. Its turn has come in its partition's fan-out.
+    """
+
+    campaign: str
+    at_ms: int
+    local_ms: int
+
+
 class Consent(msgspec.Struct, frozen=True, array_like=True, tag="consent", gc=False):
     """From a known user to the anonymous ones merged into it: what it consents to, for their open dispatches."""
 
@@ -128,7 +140,7 @@ class Consent(msgspec.Struct, frozen=True, array_like=True, tag="consent", gc=Fa
 
 
 Letter: TypeAlias = (
-    Happening | Outcome | Tick | Switch | Step | Probe | FanStep | Identify | MergePart | Forward | Consent
+    Happening | Outcome | Tick | Switch | Step | Probe | FanStep | Identify | MergePart | Forward | Consent | Chosen
 )
 
 _decoder: Final = msgspec.msgpack.Decoder(Letter)

@@ -146,7 +146,9 @@ def _record(
         value["app_id"] = envelope.app_id
     if user is not None:
         value["external_id"] = user
-    value |= {"type": head.type, "id": head.id, "device_id": envelope.device_id}
+    value |= {"type": head.type, "id": head.id}
+    if user is None or head.type != "attributes":  # with a known user's it would be one of them
+        value["device_id"] = envelope.device_id
     if head.time is not None:
         value["time"] = _shifted(head.time, skew_ms)
     is_of_device = user is None or head.type == "identify"

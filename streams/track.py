@@ -66,8 +66,7 @@ _purchase_decoder: Final = msgspec.json.Decoder(PurchaseObject)
 _session_decoder: Final = msgspec.json.Decoder(_SessionObject)
 _object_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 _NOT_ATTRIBUTES: Final = frozenset({"external_id", "_update_existing_only"})
-_NOT_ATTRIBUTES_ALONE: Final = _NOT_ATTRIBUTES | {"type", "id", "time", "device_id"}
-_NOT_ATTRIBUTES_ANONYMOUS: Final = _NOT_ATTRIBUTES | {"device_id"}
+_NOT_ATTRIBUTES_ALONE: Final = _NOT_ATTRIBUTES | {"type", "id", "time"}
 _UNSUPPORTED_ATTRIBUTES: Final = frozenset(
     {"braze_id", "user_alias", "push_token_import", "push_tokens", "subscription_groups", "_merge_objects"}
 )
@@ -151,17 +150,18 @@ def session(data: bytes | msgspec.Raw, append_ms: int, *, started: bool) -> Sess
     return Session(started, event_time(wire.time, append_ms), wire.app_id, wire.session_id, wire.id, duration_s)
 
 
-def attributes(data: bytes | msgspec.Raw, append_ms: int, *, alone: bool) -> Attributes:
+def attributes(data: bytes | msgspec.Raw, append_ms: int, *, alone: bool, anonymous: bool) -> Attributes:
     """The profile fields in an attributes object. Raises BadInput.
 
-    An object that stands alone in a record has its `type`, `id`, `time` and `device_id` taken out; inside a
-    track body those are names of custom attributes like any other, but for the `device_id` of an anonymous user.
+    An object that stands alone in a record has its `type`, `id` and `time` taken out; inside a track body those
+    are names of custom attributes like any other. `device_id` is one too, but in an object of an anonymous user,
+    whom it names.
     """
     wire = decode_as(_object_decoder, data)
     not_attributes = _NOT_ATTRIBUTES_ALONE if alone else _NOT_ATTRIBUTES
-    if not alone and wire.get("external_id") is None:
-        not_attributes = _NOT_ATTRIBUTES_ANONYMOUS
     values = {name: value for name, value in wire.items() if name not in not_attributes}
+    if anonymous:
+        values.pop("device_id", None)
     if len(values) > ATTRIBUTES_MAX:
         raise BadInput("too_many_attributes", "", f"{len(values)} attributes, at most {ATTRIBUTES_MAX}; split it")
     for name, value in values.items():

@@ -16,7 +16,7 @@ from streams.campaigns.merge import merge_history
 from streams.campaigns.planned import enter_planned, release_planned
 from streams.campaigns.schedule import Occurrence
 from streams.campaigns.trigger import Campaign
-from streams.effects import CurrentsRecord, Effect, SegmentChange
+from streams.effects import Effect, SegmentChange
 from streams.errors import BadInput
 from streams.events import Attributes, CustomEvent, Engagement, Event, Properties, Purchase, Session
 from streams.identity import tell_consent
@@ -202,7 +202,7 @@ def decide_outcome(user: User, user_key: str, outcome: Outcome) -> Effects:
         return []
     if dispatch.channel == "email":
         note_outcome(user, outcome)
-    record: CurrentsRecord | None = currents.message(
+    record = currents.message(
         user_key,
         campaign=dispatch.campaign,
         channel=dispatch.channel,
@@ -210,7 +210,11 @@ def decide_outcome(user: User, user_key: str, outcome: Outcome) -> Effects:
         outcome=outcome,
         variant=dispatch.variant,
     )
-    return [] if record is None else [record]
+    if record is None:
+        return []
+    if outcome.delivered and outcome.kind == "sent" and dispatch.channel == "email":
+        return [record, currents.delivery(record, outcome)]
+    return [record]
 
 
 def _cross(

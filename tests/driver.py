@@ -114,13 +114,19 @@ class Driver:
         return self.effects[before:]
 
     def outcome(
-        self, send: Send, kind: OutcomeKind = "sent", at_ms: int | None = None, attempt: int = 1
+        self,
+        send: Send,
+        kind: OutcomeKind = "sent",
+        at_ms: int | None = None,
+        attempt: int = 1,
+        *,
+        delivered: bool = False,
     ) -> list[Effect]:
         """Report what became of a send."""
         before = len(self.effects)
         at_ms = self.now_ms if at_ms is None else at_ms
         address = str(send.profile.get("email_address", ""))
-        outcome = Outcome(send.dispatch_id, attempt, kind, at_ms, address=address)
+        outcome = Outcome(send.dispatch_id, attempt, kind, at_ms, address=address, delivered=delivered)
         self.deliver(partition_of(send.user.encode(), len(self.folds)), send.user.encode(), outcome)
         return self.effects[before:]
 
@@ -157,6 +163,11 @@ class Driver:
     @property
     def currents(self) -> list[CurrentsRecord]:
         return [effect for effect in self.effects if isinstance(effect, CurrentsRecord)]
+
+    @property
+    def messages(self) -> list[CurrentsRecord]:
+        """The records of what became of messages."""
+        return [each for each in self.currents if each.event_type.startswith("users.messages.")]
 
 
 def fold_record(fold: Fold, record: Record) -> None:

@@ -283,7 +283,8 @@ class Delivery:
                     due_ms = now_ms + round(delay_s * 1000)
             dispatch.updated_ms, dispatch.reason = self._time_of(dispatch), reason
             table.move(batch, dispatch, kind, now_ms, due_ms)
-            outputs.append(outcome_of(table.partition, dispatch, kind, duration_ms))
+            delivered = receipt.is_delivered
+            outputs.append(outcome_of(table.partition, dispatch, kind, duration_ms, is_delivered=delivered))
 
         return stage
 

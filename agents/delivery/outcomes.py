@@ -13,12 +13,21 @@ from tables.dispatches import Dispatch, Dispatches
 from tables.store import Batch
 
 
-def outcome_of(partition: int, dispatch: Dispatch, kind: OutcomeKind, duration_ms: int = 0) -> Output:
+def outcome_of(
+    partition: int, dispatch: Dispatch, kind: OutcomeKind, duration_ms: int = 0, *, is_delivered: bool = False
+) -> Output:
     """The letter that tells what became of a dispatch at its last attempt."""
     metrics.OUTCOMES.labels(dispatch.channel, kind).inc()
     attempt = max(1, dispatch.attempts)
     outcome = Outcome(
-        dispatch.dispatch_id, attempt, kind, dispatch.updated_ms, dispatch.reason, dispatch.address, duration_ms
+        dispatch.dispatch_id,
+        attempt,
+        kind,
+        dispatch.updated_ms,
+        dispatch.reason,
+        dispatch.address,
+        duration_ms,
+        is_delivered,
     )
     return Output(topics.MAILBOX.name, partition, dispatch.user.encode(), pack(outcome))
 

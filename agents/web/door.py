@@ -1,8 +1,8 @@
 """The door: Braze-compatible ingestion over HTTP, into the events topic."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -14,7 +14,8 @@ from config import metrics
 from config.clock import Clock
 from streams.errors import BadInput, HeadraceError
 from streams.events import JSONValue
-from streams.track_request import NOTHING_VALID, read_track_request
+from streams.identify_request import NOTHING_TO_IDENTIFY, read_identify_request
+from streams.track_request import NOTHING_VALID, TrackRequest, read_track_request
 
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 BODY_S_MAX: Final = 30.0
@@ -23,6 +24,24 @@ BODY_S_MAX: Final = 30.0
 REQUESTS_MAX: Final = 32
 RETRY_AFTER_S: Final = "1"
 DISK_RETRY_AFTER_S: Final = "10"
+
+
+class Endpoint(NamedTuple):
+    """A path that takes something in: the permission it asks for, how its body is read, what to say if it has nothing.
+
+    `read` gets the body, the time, and the number of partitions.
+    """
+
+    path: str
+    scope: str
+    read: Callable[[bytes, int, int], TrackRequest]
+    nothing: str
+
+
+ENDPOINTS: Final = (
+    Endpoint("/users/track", "users.track", read_track_request, NOTHING_VALID),
+    Endpoint("/users/identify", "users.identify", read_identify_request, NOTHING_TO_IDENTIFY),
+)
 
 
 class Door:
@@ -38,25 +57,29 @@ class Door:
 
     def add_routes(self, app: web.Application) -> None:
         """The paths of the door."""
-        app.router.add_post("/users/track", self._track)
+        for endpoint in ENDPOINTS:
+            app.router.add_post(endpoint.path, self._serve(endpoint))
 
-    async def _track(self, request: web.Request) -> web.Response:
-        refusal = self._refusal(request)
-        if refusal is not None:
-            return refusal
-        async with self._room:
-            try:
-                async with asyncio.timeout(BODY_S_MAX):
-                    body = await request.read()
-            except TimeoutError:
-                metrics.LIMIT_HITS.labels("door_body_seconds").inc()
-                return _said(408, f"the body took more than {BODY_S_MAX:.0f} s; send it faster, or in parts")
-            except web.HTTPRequestEntityTooLarge:
-                return _said(413, f"more than {BODY_BYTES_MAX} bytes; send fewer objects at once")
-            return await self._take(body)
+    def _serve(self, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def serve(request: web.Request) -> web.Response:
+            refusal = self._refusal(request, endpoint.scope)
+            if refusal is not None:
+                return refusal
+            async with self._room:
+                try:
+                    async with asyncio.timeout(BODY_S_MAX):
+                        body = await request.read()
+                except TimeoutError:
+                    metrics.LIMIT_HITS.labels("door_body_seconds").inc()
+                    return _said(408, f"the body took more than {BODY_S_MAX:.0f} s; send it faster, or in parts")
+                except web.HTTPRequestEntityTooLarge:
+                    return _said(413, f"more than {BODY_BYTES_MAX} bytes; send fewer objects at once")
+                return await self._take(endpoint, body)
 
-    def _refusal(self, request: web.Request) -> web.Response | None:
-        refused = refusal(request, self._keys, "users.track")
+        return serve
+
+    def _refusal(self, request: web.Request, scope: str) -> web.Response | None:
+        refused = refusal(request, self._keys, scope)
         if refused is not None:
             return refused
         if self._is_full():
@@ -70,14 +93,14 @@ class Door:
             return _said(429, "Rate Limited", headers={"Retry-After": RETRY_AFTER_S})
         return None
 
-    async def _take(self, body: bytes) -> web.Response:
+    async def _take(self, endpoint: Endpoint, body: bytes) -> web.Response:
         try:
-            found = read_track_request(body, self._clock.now_ms(), self._log.partitions)
+            found = endpoint.read(body, self._clock.now_ms(), self._log.partitions)
         except BadInput as error:
             return _said(400, error.detail)
         faults = [msgspec.structs.asdict(fault) for fault in found.faults]
         if not found.outputs:
-            return _said(400, NOTHING_VALID, {"errors": faults})
+            return _said(400, endpoint.nothing, {"errors": faults} if faults else {})
         try:
             await self._log.append(found.outputs)
         except HeadraceError as error:

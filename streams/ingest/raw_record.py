@@ -9,7 +9,7 @@ from streams import canary, engagement_item, track
 from streams.depth import check_depth, may_be_deep
 from streams.engagement import SigningKeys
 from streams.errors import BadInput
-from streams.events import Event
+from streams.events import Event, JSONValue
 from streams.ids import DEVICE_PREFIX, device_key
 from streams.mailbox import Probe
 
@@ -67,7 +67,7 @@ class _Head(msgspec.Struct):
 
     type: str | None = None
     external_id: str | None = None
-    device_id: str | None = None
+    device_id: JSONValue = None
     time: str | None = None
     attributes: list[msgspec.Raw] | None = None
     events: list[msgspec.Raw] | None = None
@@ -76,7 +76,7 @@ class _Head(msgspec.Struct):
 
 class _Owner(msgspec.Struct):
     external_id: str | None = None
-    device_id: str | None = None
+    device_id: JSONValue = None
 
 
 class _AloneEvent(track.EventObject, tag_field="type", tag="event", gc=False):
@@ -186,13 +186,14 @@ def _alone(head: _Head, key: bytes | None, value: bytes, append_ms: int) -> Rout
     """The event of a record that is one object."""
     if head.type not in _TYPES:
         raise BadInput("unknown_type", "type", f"{head.type!r:.60} is not one of {', '.join(_TYPES)}")
+    if head.type == "attributes":
+        user = _owner_of_attributes(head, key)
+        return Routed(user, track.attributes(value, append_ms, alone=True, anonymous=_is_anonymous(user)), 0)
     user = _user(head.external_id, head.device_id, key)
     if head.type == "event":
         return Routed(user, track.custom_event(value, append_ms), 0)
     if head.type == "purchase":
         return Routed(user, track.purchase(value, append_ms), 0)
-    if head.type == "attributes":
-        return Routed(user, track.attributes(value, append_ms, alone=True), 0)
     return Routed(user, track.session(value, append_ms, started=head.type == "session_start"), 0)
 
 
@@ -227,23 +228,33 @@ def _read_body(head: _Head, key: bytes | None, append_ms: int) -> Reading:
     for item, (kind, data) in enumerate(parts):
         try:
             owner = track.decode_as(_owner_decoder, data)
-            user = _user(owner.external_id, owner.device_id, key)
+            user = _user(owner.external_id, owner.device_id, key) if kind else _owner_of_attributes(owner, key)
             check_depth(bytes(data))
-            routed.append(Routed(user, _of_kind(kind, data, append_ms), item))
+            routed.append(Routed(user, _of_kind(kind, data, append_ms, anonymous=_is_anonymous(user)), item))
         except BadInput as error:
             rejected.append(_rejected(item, error))
     return Reading(routed, rejected)
 
 
-def _of_kind(kind: int, data: msgspec.Raw, append_ms: int) -> Event:
+def _of_kind(kind: int, data: msgspec.Raw, append_ms: int, *, anonymous: bool) -> Event:
     if kind == 0:
-        return track.attributes(data, append_ms, alone=False)
+        return track.attributes(data, append_ms, alone=False, anonymous=anonymous)
     if kind == 1:
         return track.custom_event(data, append_ms)
     return track.purchase(data, append_ms)
 
 
-def _user(external_id: str | None, device_id: str | None, key: bytes | None) -> str:
+def _owner_of_attributes(owner: _Head | _Owner, key: bytes | None) -> str:
+    """Whose attributes they are: beside an external id, and under a key that is one, `device_id` is an attribute."""
+    names_known = key is not None and key != b"" and not key.startswith(DEVICE_PREFIX.encode())
+    return _user(owner.external_id, None if names_known else owner.device_id, key)
+
+
+def _is_anonymous(user: str) -> bool:
+    return user.startswith(DEVICE_PREFIX)
+
+
+def _user(external_id: str | None, device_id: JSONValue, key: bytes | None) -> str:
     """The user key of an item, which the record's key must not contradict: its external id, else its device."""
     if external_id is None:
         if device_id is not None:
@@ -270,8 +281,10 @@ def _user(external_id: str | None, device_id: str | None, key: bytes | None) -> 
     return external_id
 
 
-def _anonymous(device_id: str, key: bytes | None) -> str:
+def _anonymous(device_id: JSONValue, key: bytes | None) -> str:
     """The key of the anonymous user of a device."""
+    if not isinstance(device_id, str):
+        raise BadInput("wrong_type", "device_id", "Expected `str`, since it names the user")
     if _DEVICE_ID.fullmatch(device_id) is None:
         raise BadInput("bad_value", "device_id", "not 1 to 64 of A-Z a-z 0-9 . _ -; a UUID is a good one")
     user = device_key(device_id)

@@ -113,7 +113,7 @@ async def test_a_mail_refused_for_good_is_not_tried_again(site: Site) -> None:
     assert site.server.connections == connections
 
     await site.mail("ok@shop.example")
-    assert await site.kinds() == ["Bounce", "Abort", "Send"]
+    assert await site.kinds() == ["Bounce", "Abort", "Send", "Delivery"]
 
 
 async def test_a_mail_refused_for_its_content_costs_no_address(site: Site) -> None:
@@ -130,7 +130,7 @@ async def test_bounces_come_back_to_a_signed_sender(site: Site) -> None:
     await site.mail("ok@shop.example")
     sender, _, content = site.server.taken[-1]
     name, _, domain = sender.partition("@")
-    (sent,) = await site.told()
+    sent, _ = await site.told()
 
     assert domain == "mail.example.com"
     assert len(name) <= 64
@@ -144,9 +144,9 @@ async def test_a_report_that_proves_itself_bounces(site: Site) -> None:
     report = BOUNCE.replace("the-token", site.proof())
     assert await site.take(report, report) == {"mails": 2, "bounces": 2}
 
-    assert await site.kinds() == ["Send", "Bounce"]
-    sent, bounced = await site.told()
-    assert bounced["dispatch_id"] == sent["dispatch_id"]
+    assert await site.kinds() == ["Send", "Delivery", "Bounce"]
+    sent, delivered, bounced = await site.told()
+    assert bounced["dispatch_id"] == delivered["dispatch_id"] == sent["dispatch_id"]
     assert bounced["email_address"] == "ann@example.net"
     assert "User unknown" in bounced["bounce_reason"]
     assert (await site.user())["address_blocked"]["address"] == "ann@example.net"
@@ -156,11 +156,11 @@ async def test_a_report_that_proves_itself_bounces(site: Site) -> None:
 async def test_a_report_without_the_mail_is_known_by_its_return_path(site: Site) -> None:
     """Where a server returns nothing of the mail, the address that the report was sent to tells the dispatch."""
     await site.mail("ann@example.net")
-    (sent,) = await site.told()
+    sent, _ = await site.told()
     report = WITHOUT_MAIL.replace(VERP, return_path(site.keys, sent["dispatch_id"]))
     assert await site.take(report) == {"mails": 1, "bounces": 1}
 
-    assert await site.kinds() == ["Send", "Bounce"]
+    assert await site.kinds() == ["Send", "Delivery", "Bounce"]
 
 
 async def test_a_mail_given_up_for_now_leaves_the_address_good(site: Site) -> None:
@@ -169,14 +169,14 @@ async def test_a_mail_given_up_for_now_leaves_the_address_good(site: Site) -> No
     assert await site.take(EXPIRED.replace("the-token", site.proof())) == {"mails": 1, "soft_bounces": 1}
     await site.mail("ann@example.net")
 
-    assert await site.kinds() == ["Send", "SoftBounce", "Send"]
+    assert await site.kinds() == ["Send", "Delivery", "SoftBounce", "Send", "Delivery"]
 
 
 async def test_a_complaint_ends_mailing(site: Site) -> None:
     """A complaint is told, unsubscribes, and its address is mailed no more even if the user subscribes again."""
     await site.mail("ann@example.net")
     assert await site.take(COMPLAINT.replace("the-token", site.proof())) == {"mails": 1, "complaints": 1}
-    assert await site.kinds() == ["Send", "MarkAsSpam"]
+    assert await site.kinds() == ["Send", "Delivery", "MarkAsSpam"]
     assert (await site.user())["attributes"]["email_subscribe"] == "unsubscribed"
 
     await process(

@@ -59,7 +59,7 @@ async def test_what_each_fault_becomes(to: str, kind: str, reason: str, taken: i
     assert (receipt.dispatch_id, receipt.kind) == (NAME, kind)
     assert receipt.reason.startswith(reason)
     assert len(server.taken) == taken + 1
-    assert after == Receipt(NAME, "sent")
+    assert after == Receipt(NAME, "sent", is_delivered=True)
 
 
 @pytest.mark.parametrize(("code", "kind"), [(550, "failed"), (451, "retry"), (421, "retry")])

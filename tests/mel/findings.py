@@ -15,7 +15,7 @@ from tests.mel.stage import APP, Row
 from tests.mel.story import ANONYMOUS_STORY, BEST_MINUTE, CAMPAIGN, KNOWN_STORY, PRODUCT, SEGMENT, Story
 
 GREETING: Final = re.compile(r"Hello ([^,<]+),")
-SEND, OPEN, CLICK = (f"users.messages.email.{name}" for name in ("Send", "Open", "Click"))
+SEND, DELIVERY, OPEN, CLICK = (f"users.messages.email.{name}" for name in ("Send", "Delivery", "Open", "Click"))
 EVENT: Final = "users.behaviors.CustomEvent"
 
 
@@ -120,6 +120,12 @@ async def written(story: Story) -> list[Fact]:
             [row["dispatch_id"] for row in sends],
             [mail["X-Headrace-Dispatch"] for mail in mails],
         ),
+        fact(
+            "each mail was delivered",
+            "export",
+            _dispatches(await story.rows(DELIVERY)),
+            [mail["X-Headrace-Dispatch"] for mail in mails],
+        ),
         fact("the announcement", "profile", _entries(await story.profile()), [f"{CAMPAIGN} 1"]),
     ]
 
@@ -175,7 +181,7 @@ async def reported(story: Story) -> list[Fact]:
 def _expected(sends: list[Row], control: list[Row]) -> list[str]:
     """What the report must say of these, and of the one who opened, clicked and wished."""
     of_variant = Counter(row["message_variation_name"] for row in sends)
-    lines = [f"{variant} sent {count}" for variant, count in of_variant.items()]
+    lines = [f"{variant} {what} {count}" for variant, count in of_variant.items() for what in ("sent", "delivered")]
     return [
         *lines,
         "opens 1",
@@ -193,6 +199,7 @@ def _shown(rows: list[list[str]]) -> list[str]:
         cells = dict(zip(heads, row, strict=False))
         name = "control" if cells["Variant"] == "Control group" else cells["Variant"]
         found[f"{name} sent"] += _number(cells["Sent"])
+        found[f"{name} delivered"] += _number(cells["Delivered"])
         found["control recipients"] += _number(cells["In control"])
         for head, line in (("Opened", "opens"), ("Clicked", "clicks"), ("Converted", "conversions")):
             found[line] += _number(cells[head])
@@ -212,6 +219,7 @@ def _totals(days: list[Row]) -> list[str]:
         found["conversions"] += day["conversions"]
         for each in day["messages"]["email"]:
             found[f"{each['variation_name']} sent"] += each.get("sent", 0)
+            found[f"{each['variation_name']} delivered"] += each.get("delivered", 0)
             found["control recipients"] += each["unique_recipients"] if each["variation_name"] == "control" else 0
             found["opens"] += each.get("unique_opens", 0)
             found["clicks"] += each.get("unique_clicks", 0)

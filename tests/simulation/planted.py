@@ -309,9 +309,9 @@ def outcome_repeated_with_new_attempt() -> Replacements:
     """An outcome names the attempt after the one that it is of."""
     real = outcomes.outcome_of
 
-    def outcome(partition: int, dispatch: Dispatch, kind: Any, duration_ms: int = 0) -> Output:
+    def outcome(partition: int, dispatch: Dispatch, kind: Any, *args: Any, **named: Any) -> Output:
         later = replace(dispatch, attempts=dispatch.attempts + (kind == "retry") * 2)
-        return real(partition, later, kind, duration_ms)
+        return real(partition, later, kind, *args, **named)
 
     return [(agent, "outcome_of", outcome)]
 

@@ -123,6 +123,10 @@ REFUSED = {
     "window": (Schedule(at="2026-12-01", best_time=BestTime("10:00", "08:00", "08:00")), "the same"),
     "no rate": (Schedule(at="2026-12-01T09:00:00Z", rate=Rate()), "per_second, per_minute or both"),
     "rate": (Schedule(at="2026-12-01T09:00:00", local_time=True, rate=Rate(per_second=5)), "rate: goes with"),
+    "rate of hours": (
+        Schedule(at="2026-12-01", best_time=BestTime("10:00"), rate=Rate(per_minute=5)),
+        "not with local_time or best_time",
+    ),
 }
 
 

@@ -1,17 +1,19 @@
 """The log on Kafka as any client sees it: appended to, and looked at; no state, no membership."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError
 
 from agents.engine.kafka.batches import Row, Target, send_all
 from agents.engine.kafka.clients import new_reader, start_producer
 from agents.engine.kafka.topics import all_topics, ensure_topics, topic_name
 from agents.engine.pace import Pace
 from config.settings import Settings
+from streams.errors import OutsideFailing
 from streams.records import Output, Place, Record
 
 LOOK_WAIT_MS: Final = 100
@@ -48,37 +50,44 @@ class KafkaLog:
         return self._topic_ids[topic_name(self._settings, topic)]
 
     async def starts(self, places: Iterable[Place]) -> dict[Place, int]:
-        """Asks the brokers."""
+        """Asks the brokers. Raises OutsideFailing where none answers."""
         assert self._meter is not None
         tps = {self._tp(place): place for place in places}
-        return {tps[tp]: offset for tp, offset in (await self._meter.beginning_offsets(list(tps))).items()}
+        with _asking("the first offsets"):
+            return {tps[tp]: offset for tp, offset in (await self._meter.beginning_offsets(list(tps))).items()}
 
     async def ends(self, places: Iterable[Place]) -> dict[Place, int]:
-        """Asks the brokers; what open transactions have written counts."""
+        """Asks the brokers; what open transactions have written counts. Raises OutsideFailing where none answers."""
         assert self._meter is not None
         tps = {self._tp(place): place for place in places}
-        return {tps[tp]: offset for tp, offset in (await self._meter.end_offsets(list(tps))).items()}
+        with _asking("the last offsets"):
+            return {tps[tp]: offset for tp, offset in (await self._meter.end_offsets(list(tps))).items()}
 
     def _tp(self, place: Place) -> TopicPartition:
         return TopicPartition(topic_name(self._settings, place[0]), place[1])
 
     async def look(self, topic: str, partition: int, offset: int, records_max: int) -> list[Record]:
-        """Opens a reader of its own; nothing when no committed record follows."""
+        """Opens a reader of its own; nothing when no committed record follows.
+
+        Raises:
+            OutsideFailing: no broker answers.
+        """
         place = (topic, partition)
         tp = self._tp(place)
         start, end = (await self.starts([place]))[place], (await self.ends([place]))[place]
-        async with _reader(self._settings) as reader:
-            reader.assign([tp])
-            reader.seek(tp, max(start, offset))
-            found: list[Record] = []
-            async with asyncio.timeout(LOOK_S_MAX):
-                while not found and await reader.position(tp) < end:
-                    fetched = await reader.getmany(tp, timeout_ms=LOOK_WAIT_MS, max_records=records_max)
-                    found = [
-                        Record(each.offset, each.timestamp, each.key, each.value or b"", each.headers)
-                        for each in fetched.get(tp, [])
-                    ]
-            return found
+        with _asking(f"the records of {tp.topic}"):
+            async with _reader(self._settings) as reader:
+                reader.assign([tp])
+                reader.seek(tp, max(start, offset))
+                found: list[Record] = []
+                async with asyncio.timeout(LOOK_S_MAX):
+                    while not found and await reader.position(tp) < end:
+                        fetched = await reader.getmany(tp, timeout_ms=LOOK_WAIT_MS, max_records=records_max)
+                        found = [
+                            Record(each.offset, each.timestamp, each.key, each.value or b"", each.headers)
+                            for each in fetched.get(tp, [])
+                        ]
+                return found
 
     async def append(self, outputs: Sequence[Output]) -> None:
         """Idempotent and in order; an error of it ends the process."""
@@ -90,6 +99,16 @@ class KafkaLog:
         sent = await send_all(self._producer, groups, self._pace)
         for each in sent:
             await each.all()
+
+
+@contextmanager
+def _asking(what: str) -> Iterator[None]:
+    """Say in a sentence that brokers did not answer: nothing is wrong with us, and asking again may help."""
+    try:
+        yield
+    except (KafkaConnectionError, KafkaTimeoutError, TimeoutError) as error:
+        detail = f"the brokers did not tell {what} in time ({type(error).__name__}); do they answer?"
+        raise OutsideFailing(detail) from error
 
 
 @asynccontextmanager
