@@ -19,15 +19,12 @@ def merge_history(user: User, other: User, workspace: Workspace) -> None:
     """
     planned = {waiting.campaign for waiting in user.waiting if not waiting.entry}
     for waiting in other.waiting:
-        if not waiting.entry:
+        if not waiting.entry:  # counted when it is due, and asked then whether the user may enter
             if waiting.campaign not in planned:
                 user.waiting.append(waiting)
             continue
         own, campaign = user.campaigns.get(waiting.campaign), workspace.campaigns.get(waiting.campaign)
-        if not waiting.entry:  # counted when it is due, and asked then whether the user may enter
-            if all(each.entry or each.campaign != waiting.campaign for each in user.waiting):
-                user.waiting.append(waiting)
-        elif own is None:
+        if own is None:
             user.waiting.append(waiting)
         elif campaign is not None and not _is_once(campaign, own, other.campaigns[waiting.campaign]):
             user.waiting.append(replace(waiting, entry=own.entries + waiting.entry))

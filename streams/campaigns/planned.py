@@ -12,13 +12,18 @@ from streams.workspace import Workspace
 def enter_planned(
     user: User, user_key: str, campaign: Campaign, workspace: Workspace, now_ms: int, occurrence: Occurrence
 ) -> list[Effect] | None:
-    """Let a user of the audience in, or wait for the user's own time; None where that is past, or without consent.
+    """Let a user of the audience in, or wait for the user's own time.
 
     Whether the user may enter again counts from when the campaign was due, not from when it came to this user.
+
+    Returns:
+        What follows; None where the user's own time is past, without consent, and for whoever has had it by now, as
+        an anonymous user whose turn came before they were one.
     """
     assert campaign.plan is not None
     due_ms = campaign.plan.due_of(user, occurrence)
-    if due_ms is None:
+    history = user.campaigns.get(campaign.name)
+    if due_ms is None or (history is not None and history.last_ms >= due_ms):
         return None
     if due_ms > now_ms:
         user.waiting.append(Waiting(due_ms, campaign.name, 0, {}))

@@ -20,6 +20,9 @@ DAY_MS = 86_400_000
 SEGMENTS = ("active", "fans", "gold", "lapsed", "spender")
 EMAILS = {"back", "golden", "view"}
 CAST = "everyone"
+CHOSEN = b"chosen"
+"""Owed for each anonymous user whom the scheduled campaign had chosen before it turned out to be somebody."""
+
 AGAIN_MS = {"back": 2_000, "fan_a": 1_000, "fan_b": 1_000, "golden": 0, "note": 1_000, "order": 0, "view": 0}
 
 
@@ -139,14 +142,27 @@ class Model:
         if kind == "happening":
             self.owed[letter] -= 1
             self._event(name, rest[0])
+        elif kind == "chosen":
+            self.owed[CHOSEN] -= 1
+            if self.cast_ms is None and name not in self.members:
+                self._cast(name)
 
     def _step(self, number: int, after: str, to: str | None) -> None:
         """The next of the scheduled campaign's members, if it is not paused."""
         if after <= self.cursor and not self._is_paused(CAST):
             for name in [each for each in self.members if each > self.cursor and (to is None or each <= to)]:
-                if name not in self.merged:
-                    self._send(CAST, name, 1)
+                if name in self.merged:
+                    self.owed[CHOSEN] += 1
+                else:
+                    self._cast(name)
             self.cursor = "~" if to is None else max(self.cursor, to)
+
+    def _cast(self, name: str) -> None:
+        """Whoever was reached before, perhaps as an anonymous user, is not reached again."""
+        user = self.users[name]
+        if not self._is_paused(CAST) and not user.entries[CAST]:
+            user.entries[CAST] = 1
+            self._send(CAST, name, 1)
 
     # ---- time
 

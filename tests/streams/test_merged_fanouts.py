@@ -192,6 +192,24 @@ def test_one_who_was_chosen_too_gets_it_once(world: World) -> None:
         assert both.sent == {"ann": 1}
 
 
+def test_one_who_had_it_as_an_anonymous_user_gets_no_second() -> None:
+    """Where the device's turn came before it was somebody, and the known user's own comes behind, one was enough."""
+    for after in ({}, {"re_eligible_after": "0s"}):
+        both = World(files_of(**after), 3)
+        both.like(device_id="d1")
+        both.like(external_id="ann")
+        both.settle()
+        at_the_moment(both)
+        both.step(place("device:d1"))
+        both.settle()
+        assert both.sent == {"device:d1": 1}
+        both.identify("d1")
+        both.settle()
+        both.finish()
+
+        assert both.sent == {"device:d1": 1}
+
+
 def test_a_pause_and_a_cancellation_hold_it_too(world: World) -> None:
     """A step that may not go on hands nothing on; resumed, it does."""
     workspace = world.workspaces[0]
