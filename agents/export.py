@@ -3,6 +3,7 @@
 import asyncio
 from bisect import bisect_right
 from contextlib import suppress
+from functools import partial
 from operator import itemgetter
 from typing import Final
 
@@ -62,6 +63,7 @@ class Export:
     def __init__(self, engine: Engine, sink: AvroFiles | None) -> None:
         """Without a sink no partition may be opened: there is nothing to do."""
         self._engine = engine
+        self._breathe = partial(engine.pace.breathe, background=True)
         self._sink = sink
         self._partitions: dict[int, _Partition] = {}
         self._locks: dict[int, asyncio.Lock] = {}
@@ -91,13 +93,13 @@ class Export:
         """Nothing rested."""
 
     async def handle(self, piece: Slice) -> None:
-        """Keep a slice's records, and write each file that is full."""
+        """Keep a slice's records, and write each file that is full; in the background, since nobody waits for them."""
         pace = self._engine.pace
         async with self._locks[piece.partition]:
             held = self._partitions[piece.partition]
             for record in piece.records:
                 if pace.spent:
-                    await pace.rest()
+                    await pace.rest(background=True)
                 if record.offset >= held.read_to and self._take(piece.partition, held, record):
                     await self._write(piece.partition, event_type_of(record.headers, record.value))
             held.read_to = max(held.read_to, piece.next_offset)
@@ -176,7 +178,7 @@ class Export:
             await self._engine.transport.sync()
             shift = held.cursors.shift
             values = [(offset + shift, value) for offset, value in pending.values] if shift else pending.values
-            written = await self._sink.write(event_type, values, partition, self._engine.pace.breathe)
+            written = await self._sink.write(event_type, values, partition, self._breathe)
             last_offset = written.last_offset - shift
             pending.drop(last_offset)
             if not pending.values:

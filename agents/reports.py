@@ -95,13 +95,13 @@ class Reports:
         """Nothing rested."""
 
     async def handle(self, piece: Slice) -> None:
-        """Count a slice and commit it."""
+        """Count a slice and commit it, in the background."""
         began, pace = perf_counter(), self._engine.pace
         held = self._partitions[piece.partition]
         async with held.lock:
             for record in piece.records:
                 if pace.spent:
-                    await pace.rest()
+                    await pace.rest(background=True)
                 if record.offset < held.progress.next_offset:
                     continue
                 event_type = event_type_of(record.headers, record.value)

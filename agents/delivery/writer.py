@@ -28,7 +28,8 @@ class _Change(NamedTuple):
 class Writer:
     """Commits changes of one partition, one batch after the other, so that counts and state never part.
 
-    Those of transactional sends come into a batch before those of bulk sends, which wait for the next when it is full.
+    Those of transactional sends come into a batch before those of bulk sends. These wait for their turn in the
+    background before a batch is begun, and take no second one for it: nothing transactional waits behind them.
 
     A commit does not wait for the sync of the one before: only those that want it durable do.
 
@@ -54,6 +55,7 @@ class Writer:
         self._taken: list[_Change] = []
         self._unsynced: list[_Change] = []
         self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._wake_sync = asyncio.Event()
         self._failed: BaseException | None = None
         self._tasks = [
@@ -72,6 +74,8 @@ class Writer:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changes[lane].append(_Change(stage, durable, done))
         self._wake.set()
+        if lane == "transactional":
+            self._hurry.set()
         await done
 
     @property
@@ -123,14 +127,22 @@ class Writer:
             _tell(waiting)
 
     async def _write_some(self) -> None:
+        transactional, bulk = self._changes["transactional"], self._changes["bulk"]
+        if not transactional:
+            self._hurry.clear()
+            await self._turn_of_bulk()
         batch = self._transport.batch()
         outputs: list[Output] = []
         taken = self._taken = []
+        has_bulk = False
         while self._waits and len(taken) < CHANGES_MAX and len(outputs) < OUTPUTS_MAX:
-            is_bulk = not self._changes["transactional"]
-            taken.append(self._changes["bulk" if is_bulk else "transactional"].popleft())
+            if not transactional and has_bulk and self._pace.spent:
+                break
+            has_bulk = has_bulk or not transactional
+            taken.append((transactional or bulk).popleft())
             taken[-1].stage(batch, outputs)
-            await self._pace.breathe(background=is_bulk and not self._changes["transactional"])
+            if transactional:
+                await self._pace.breathe()
         self._table.stage_tally(batch)
         await self._commit(batch, outputs)
         durable = [change for change in taken if change.durable]
@@ -142,6 +154,16 @@ class Writer:
         channels = self._table.publish()
         if channels:
             self._on_ready(channels)
+
+    async def _turn_of_bulk(self) -> None:
+        """Wait for it in the background, unless something transactional comes meanwhile."""
+        turn = asyncio.ensure_future(self._pace.breathe(background=True))
+        comes = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait((turn, comes), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            turn.cancel()
+            comes.cancel()
 
     async def _commit(self, batch: Batch, outputs: list[Output]) -> None:
         await self._transport.commit(self._partition, batch, outputs)
