@@ -98,7 +98,7 @@ class Export:
         async with self._locks[piece.partition]:
             held = self._partitions[piece.partition]
             for record in piece.records:
-                if pace.spent:
+                if pace.background_spent:
                     await pace.rest(background=True)
                 if record.offset >= held.read_to and self._take(piece.partition, held, record):
                     await self._write(piece.partition, event_type_of(record.headers, record.value))

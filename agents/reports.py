@@ -100,7 +100,7 @@ class Reports:
         held = self._partitions[piece.partition]
         async with held.lock:
             for record in piece.records:
-                if pace.spent:
+                if pace.background_spent:
                     await pace.rest(background=True)
                 if record.offset < held.progress.next_offset:
                     continue

@@ -9,12 +9,15 @@ from typing import Final, NamedTuple
 from agents.engine.engine import Engine
 from streams.errors import Revoked
 from streams.records import Output
-from streams.sends import Lane
+from streams.sends import LANES, Lane
 from tables.dispatches import Dispatches
 from tables.store import Batch
 
 CHANGES_MAX: Final = 512
 OUTPUTS_MAX: Final = 2_000
+SYNC_PATIENCE_S: Final[dict[Lane, float]] = {"transactional": 0.0, "bulk": 0.02}
+"""Bulk sends are synced by the fifty a second: each sync holds up those of transactional sends, and of their outbox."""
+
 
 Stage = Callable[[Batch, list[Output]], None]
 
@@ -22,6 +25,7 @@ Stage = Callable[[Batch, list[Output]], None]
 class _Change(NamedTuple):
     stage: Stage
     durable: bool
+    lane: Lane
     done: asyncio.Future[None]
 
 
@@ -53,14 +57,17 @@ class Writer:
         self._fail = fail
         self._changes: dict[Lane, deque[_Change]] = {"transactional": deque(), "bulk": deque()}
         self._taken: list[_Change] = []
-        self._unsynced: list[_Change] = []
+        self._unsynced: dict[Lane, list[_Change]] = {"transactional": [], "bulk": []}
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._wake_sync = asyncio.Event()
+        self._wake_sync: dict[Lane, asyncio.Event] = {lane: asyncio.Event() for lane in LANES}
         self._failed: BaseException | None = None
         self._tasks = [
             asyncio.create_task(self._guarded(self._run()), name=f"dispatches[{partition}]"),
-            asyncio.create_task(self._guarded(self._keep_synced()), name=f"dispatches-sync[{partition}]"),
+            *(
+                asyncio.create_task(self._guarded(self._keep_synced(lane)), name=f"dispatches-sync-{lane}[{partition}]")
+                for lane in LANES
+            ),
         ]
 
     async def change(self, stage: Stage, *, durable: bool = False, lane: Lane = "transactional") -> None:
@@ -72,7 +79,7 @@ class Writer:
         if self._failed is not None:
             raise self._failed
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._changes[lane].append(_Change(stage, durable, done))
+        self._changes[lane].append(_Change(stage, durable, lane, done))
         self._wake.set()
         if lane == "transactional":
             self._hurry.set()
@@ -81,7 +88,7 @@ class Writer:
     @property
     def idle(self) -> bool:
         """Whether everything handed in is kept."""
-        return not self._waits and not self._taken and not self._unsynced
+        return not self._waits and not self._taken and not any(self._unsynced.values())
 
     @property
     def _waits(self) -> bool:
@@ -104,9 +111,10 @@ class Writer:
         except BaseException as error:
             self._failed = error
             self._fail(error)
-            for change in (*self._unsynced, *self._taken, *self._changes["transactional"], *self._changes["bulk"]):
-                if not change.done.done():
-                    change.done.set_exception(error)
+            for changes in (self._taken, *self._unsynced.values(), *self._changes.values()):
+                for change in changes:
+                    if not change.done.done():
+                        change.done.set_exception(error)
             raise
 
     async def _run(self) -> None:
@@ -116,14 +124,15 @@ class Writer:
             while self._waits:
                 await self._write_some()
 
-    async def _keep_synced(self) -> None:
-        """Sync for all that waits for it at once; meanwhile further changes are committed, and wait for the next."""
+    async def _keep_synced(self, lane: Lane) -> None:
+        """Sync for all of a lane that waits for it at once; meanwhile more is committed, and waits for the next."""
+        unsynced, wake = self._unsynced[lane], self._wake_sync[lane]
         while True:
-            await self._wake_sync.wait()
-            self._wake_sync.clear()
-            waiting = list(self._unsynced)
-            await self._transport.sync()
-            del self._unsynced[: len(waiting)]
+            await wake.wait()
+            wake.clear()
+            waiting = list(unsynced)
+            await self._transport.sync(SYNC_PATIENCE_S[lane])
+            del unsynced[: len(waiting)]
             _tell(waiting)
 
     async def _write_some(self) -> None:
@@ -136,7 +145,7 @@ class Writer:
         taken = self._taken = []
         has_bulk = False
         while self._waits and len(taken) < CHANGES_MAX and len(outputs) < OUTPUTS_MAX:
-            if not transactional and has_bulk and self._pace.spent:
+            if not transactional and has_bulk and self._pace.background_spent:
                 break
             has_bulk = has_bulk or not transactional
             taken.append((transactional or bulk).popleft())
@@ -145,10 +154,10 @@ class Writer:
                 await self._pace.breathe()
         self._table.stage_tally(batch)
         await self._commit(batch, outputs)
-        durable = [change for change in taken if change.durable]
-        if durable:
-            self._unsynced += durable
-            self._wake_sync.set()
+        for change in taken:
+            if change.durable:
+                self._unsynced[change.lane].append(change)
+                self._wake_sync[change.lane].set()
         self._taken = []
         _tell(change for change in taken if not change.durable)
         channels = self._table.publish()

@@ -131,12 +131,15 @@ class EmbeddedTransport:
         """The same without state."""
         await self.commit(0, self.batch(), outputs)
 
-    async def sync(self) -> None:
+    async def sync(self, patience_s: float = 0.0) -> None:
         """One fsync of the write-ahead log, in a thread, for all who ask while the one before is under way.
 
         Each on its own, the writers of eight partitions would stand in line for the disk, one behind the other.
+        Whoever has patience lets the less patient go first, who may sync for both.
         """
         needed = self._begun + 1  # one under way may have begun before what the caller wrote
+        if patience_s:
+            await asyncio.sleep(patience_s)
         async with self._syncing:
             if self._synced >= needed:
                 return

@@ -8,6 +8,10 @@ from typing import Final
 TURN_S_MAX: Final = 0.002
 """Work per turn of the loop. What a worker does between two questions comes on top, so keep that small."""
 
+BACKGROUND_TURN_S_MAX: Final = 0.0005
+"""Of these, for work in the background: an event passes a dozen turns of the loop on its way, and there may be work in
+the background in each of them."""
+
 BACKGROUND_AFTER: Final = 8
 """Turns that others may have in a row while work in the background waits: so that it is slow, and never still."""
 
@@ -32,17 +36,24 @@ class Pace:
         """Whether this turn's budget is used up: `rest` before going on. For loops too short for a coroutine each."""
         return perf_counter() - self._since > TURN_S_MAX
 
+    @property
+    def background_spent(self) -> bool:
+        """The same for work in the background, whose turns are shorter."""
+        return perf_counter() - self._since > BACKGROUND_TURN_S_MAX
+
     async def breathe(self, need_s: float = 0.0, *, background: bool = False) -> None:
         """Return at once while this turn's budget lasts, else when it is this caller's turn.
 
         Args:
             need_s: about how long the caller's next piece takes, if that is long for a turn.
-            background: give way to everyone whose work is not: they have all turns but every ninth, which lasts
-                as long as theirs.
+            background: give way to everyone whose work is not: they have all turns but every ninth, and longer ones.
         """
-        gives_way = background and bool(self._line) and not self._is_theirs
-        if gives_way or perf_counter() - self._since + need_s > TURN_S_MAX:
-            await self.rest(background=background)
+        if background:
+            gives_way = bool(self._line) and not self._is_theirs
+            if gives_way or perf_counter() - self._since + need_s > BACKGROUND_TURN_S_MAX:
+                await self.rest(background=True)
+        elif perf_counter() - self._since + need_s > TURN_S_MAX:
+            await self.rest()
 
     async def rest(self, *, background: bool = False) -> None:
         """Wait in line for a turn with its whole budget, for a piece of work that cannot be divided."""

@@ -105,8 +105,11 @@ class Transport(Log, Protocol):
         recognised by their cause. Returns when the outputs are kept across a crash.
         """
 
-    async def sync(self) -> None:
-        """Make everything so far survive power loss, where `commit` alone does not."""
+    async def sync(self, patience_s: float = 0.0) -> None:
+        """Make everything so far survive power loss, where `commit` alone does not.
+
+        `patience_s`: the caller can wait so much longer, which leaves the disk to others.
+        """
 
     async def trim(
         self, topic: str, partition: int, below_offset: int, before_ms: int, bytes_max: int | None = None

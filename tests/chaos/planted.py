@@ -123,7 +123,7 @@ def _name_by_chance(real: Any) -> Any:
 
 
 def _unsynced(real: Any) -> Any:
-    async def sync(self: Any) -> None:
+    async def sync(self: Any, patience_s: float = 0.0) -> None:
         return
 
     return sync

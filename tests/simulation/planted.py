@@ -84,7 +84,7 @@ def attempt_before_record() -> Replacements:
 def record_not_synced() -> Replacements:
     """The log is not synced before a dispatch is attempted, or a file is linked."""
 
-    async def sync(self: EmbeddedTransport) -> None:
+    async def sync(self: EmbeddedTransport, patience_s: float = 0.0) -> None:
         await asyncio.sleep(0)
 
     return [(EmbeddedTransport, "sync", sync)]

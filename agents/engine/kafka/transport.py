@@ -179,7 +179,7 @@ class KafkaTransport(KafkaLog):
         await self.append(outputs)
         self._committer.later(partition, batch)
 
-    async def sync(self) -> None:
+    async def sync(self, patience_s: float = 0.0) -> None:
         """Every commit is acknowledged by the brokers already."""
 
     async def trim(

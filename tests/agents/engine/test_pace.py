@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from agents.engine import pace as pace_module
-from agents.engine.pace import BACKGROUND_AFTER, TURN_S_MAX, Pace
+from agents.engine.pace import BACKGROUND_AFTER, BACKGROUND_TURN_S_MAX, Pace
 
 
 async def turns(pace: Pace, name: str, count: int, taken: list[str], *, background: bool) -> None:
@@ -70,7 +70,7 @@ async def test_background_work_has_its_whole_turn(monkeypatch: pytest.MonkeyPatc
         pieces.append(0)
         while len(taken) == began:
             pieces[-1] += 1
-            now_s += 0.375 * TURN_S_MAX
+            now_s += 0.375 * BACKGROUND_TURN_S_MAX
             await pace.breathe(background=True)
 
     assert set(pieces) == {3}
