@@ -12,7 +12,7 @@ from config import metrics
 from streams import topics
 from streams.codec import pack
 from streams.effects import Effect, Refused, SegmentChange
-from streams.errors import BadState
+from streams.errors import BadState, Revoked
 from streams.fold import AHEAD_MAX_MS, Fold
 from streams.mailbox import FanStep, Letter, MergePart, Step, Switch, decode_letter
 from streams.outputs import to_outputs
@@ -143,12 +143,14 @@ class Users:
 
     async def handle(self, piece: Slice) -> None:
         """Fold a slice and commit it."""
-        began = perf_counter()
+        began, fold = perf_counter(), self.folds[piece.partition]
         at = 0
         while at < len(piece.records):
             since, at = at, self._fold(piece.partition, piece.records, at)
             if at < len(piece.records):
                 await self._relieve(piece.partition, piece.records[at], was_begun=at == since)
+                if self.folds.get(piece.partition) is not fold:
+                    raise Revoked(f"mailbox[{piece.partition}] was given up while a slice of it waited")
         await self._commit(piece.partition)
         metrics.RECORDS_READ.labels(NAME).inc(len(piece.records))
         age_ms = self._engine.clock.now_ms() - piece.records[0].append_ms
@@ -231,6 +233,8 @@ class Users:
     def _measure(self, partition: int, effects: list[Effect]) -> None:
         """Count what a commit has made true, so that a crashed attempt counts nothing."""
         _count_effects(effects)
+        if partition not in self.folds:  # it was given up meanwhile
+            return
         totals, counted = self.folds[partition].position.totals, self._counted[partition]
         for name, kind in _EVENT_TYPES.items():
             metrics.EVENTS_APPLIED.labels(kind).inc(getattr(totals, name) - counted.get(name, 0))
