@@ -96,7 +96,9 @@ class Export:
         """Keep a slice's records, and write each file that is full; in the background, since nobody waits for them."""
         pace = self._engine.pace
         async with self._locks[piece.partition]:
-            held = self._partitions[piece.partition]
+            held = self._partitions.get(piece.partition)
+            if held is None:
+                raise Revoked(f"currents[{piece.partition}] was given up while a slice of it waited")
             for record in piece.records:
                 if pace.background_spent:
                     await pace.rest(background=True)
