@@ -37,7 +37,7 @@ class Client:
             raise self.error
         places = [(topic, at) for topic, partitions in request._topics for at, *_ in partitions]
         self.first.append((leader, places[0][1]))
-        rows = [(at, self.code if at == 0 else 0, 9, 9, [], b"") for _, at in places]
+        rows: list[Any] = [(at, self.code if at == 0 else 0, 9, 9, [], b"") for _, at in places]
         return SimpleNamespace(topics=[("events", rows)])
 
     def force_metadata_update(self) -> asyncio.Future[bool]:
