@@ -2,9 +2,11 @@
 #
 #   make PYTHON=python3.12 …    another interpreter (3.11 or newer)
 #   make test ARGS='-k door'    hand arguments through
+#   make test JOBS=0            in one process; each of more has a Kafka broker of its own
 
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-once test simulate alarms browser bench fast test-fast scan-proof isolation fanout-proof \
@@ -19,8 +21,8 @@ demo: .venv/.run-stamp ## run the main job on the embedded log, with real purcha
 demo-once: .venv/.run-stamp ## the same, once through; the last line on stdout is a JSON object
 	@.venv/bin/python app.py demo --once $(ARGS)
 
-test: .venv/.dev-stamp ## run the tests
-	@.venv/bin/python -m pytest $(ARGS)
+test: .venv/.dev-stamp ## run the tests, in two processes
+	@.venv/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 simulate: .venv/.dev-stamp ## run thousands of seeded runs with crashes; SEEDS=5000, or SEED=n for one told in full
 	@.venv/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED) --tell,--seeds $(or $(SEEDS),5000)) $(ARGS)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from config.clock import Clock, ManualClock
 from config.settings import load_settings
 from streams.codec import partition_of
 from streams.records import Output, Record
+from tests import ports
 
 NOW_MS = 1_764_000_000_000
 PARTITIONS = 2
@@ -22,11 +22,9 @@ WAIT_S = 10.0
 Files = Mapping[str, Any]
 
 
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+def free_port(count: int = 1) -> int:
+    """The first of so many ports of loopback, in a row, that nobody uses."""
+    return ports.free_port(count)
 
 
 def write_workspace(folder: Path, files: Files) -> Path:

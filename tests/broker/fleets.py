@@ -15,10 +15,12 @@ from typing import Any, Self
 import aiohttp
 
 from tests.agents.nodes import free_port
+from tests.broker.stalled import known_of, patience
 from tests.broker.workers import ROOT, Site
 from tests.processes import children_of
 
 KEY = "a-test-key"
+WORKERS = 2
 WAIT_S = 60.0
 LOOK_S = 0.05
 STOP_S_MAX = 30
@@ -76,12 +78,13 @@ class Provider:
 
 
 class Fleet:
-    """The process of a fleet; `log` holds what it and its workers said."""
+    """The process of a fleet, or of a door; `log` holds what it and its workers said."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path, site: Site) -> None:
         self.process = process
         self.url = url
         self.log = log
+        self._site = site
 
     async def get(self, path: str) -> Any:  # noqa: ANN401 - a page may be JSON or text
         """What a page answers, JSON or text; nothing while nobody does."""
@@ -92,14 +95,20 @@ class Fleet:
             return None
 
     async def says(self, *words: str, seconds: float = WAIT_S) -> dict[str, Any]:
-        """The status once one component's line holds all these words."""
-        async with asyncio.timeout(seconds):
+        """The status once one component's line holds all these words. Raises AssertionError with what is known."""
+        async with patience(seconds, f"{words} in the status", self.known):
             while True:
+                assert self.process.poll() is None, f"it ended with {self.process.returncode}\n{self.known()}"
                 found = await self.get("/status.json") or {"components": []}
                 lines = [" ".join((each["component"], each["state"], each["why"])) for each in found["components"]]
                 if any(all(word in line for word in words) for line in lines):
                     return dict(found)
                 await asyncio.sleep(LOOK_S)
+
+    def known(self) -> str:
+        """What it and its workers said and wait for, and how the broker sees them."""
+        pid = None if self.process.poll() is not None else self.process.pid
+        return known_of(self._site.broker.address, self._site.app, [self.log], [pid])
 
     def worker(self, number: int) -> int | None:
         """The process id of a worker, while it runs."""
@@ -144,15 +153,15 @@ class Fleet:
 @asynccontextmanager
 async def fleet(site: Site, **own: str) -> AsyncIterator[Fleet]:
     """A running fleet of two, whose partitions are all open; stopped at the end."""
-    port = free_port()
-    defaults = {"WORKERS": "2", "HTTP": f"127.0.0.1:{port}", "API_KEY": KEY, "SESSION_S": "6"}
+    port = free_port(1 + WORKERS)  # each worker has one of its own, behind the fleet's
+    defaults = {"WORKERS": str(WORKERS), "HTTP": f"127.0.0.1:{port}", "API_KEY": KEY, "SESSION_S": "6"}
     log = site.folder / "run.log"
     with log.open("ab") as said:
         command = [sys.executable, "app.py", "run"]
         process = subprocess.Popen(  # noqa: ASYNC220 - it starts at once
             command, cwd=ROOT, env=site.environment("data", **defaults, **own), stdout=said, stderr=said
         )
-    started = Fleet(process, f"http://127.0.0.1:{port}", log)
+    started = Fleet(process, f"http://127.0.0.1:{port}", log, site)
     try:
         await started.says("Partitions OK all")
         yield started

@@ -17,6 +17,8 @@ from typing import Self
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
+from tests.ports import free_port
+
 HERE = Path(__file__).resolve().parent
 POM = HERE / "pom.xml"
 ADDRESS_VARIABLE = "HEADRACE_TEST_KAFKA"
@@ -194,9 +196,9 @@ class Broker:
 
     def _configure(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._ports = (_free_port(), _free_port())
+        self._ports = (free_port(), free_port())
         broker, controller = (f"127.0.0.1:{port}" for port in self._ports)
-        self._more = {name: _free_port() for name in self._more}
+        self._more = {name: free_port() for name in self._more}
         open_ones = ",".join([f"PLAINTEXT://{broker}", *(f"{name}://{self.address_of(name)}" for name in self._more)])
         own = {
             "listeners": f"{open_ones},CONTROLLER://{controller}",
@@ -320,11 +322,6 @@ def _run(command: list[str], seconds_max: int, error: type[Exception]) -> None:
         raise error(f"{command[0]} did not end within {seconds_max} s") from late
     if done.returncode:
         raise error(f"{command[0]} ended with {done.returncode}: {(done.stdout + done.stderr)[-LOG_TAIL_CHARS:]}")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _listens(port: int) -> bool:

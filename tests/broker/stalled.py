@@ -6,9 +6,10 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from time import sleep
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -19,39 +20,46 @@ from tests.processes import children_of
 STACKS = Path(__file__).parents[1] / "stacks"
 """On the PYTHONPATH of a process, SIGUSR1 makes it say what its tasks and threads wait for."""
 
-TAIL_CHARS = 20_000
+TAIL_CHARS = 5_000
 TELL_S = 2.0
 ASK_S_MAX = 10.0
 TOOL_S_MAX = 40.0
 
 
 @asynccontextmanager
-async def patience(seconds: float, what: str, testimony: Callable[[], str]) -> AsyncIterator[None]:
+async def patience(seconds: float, what: str, known: Callable[[], str]) -> AsyncIterator[None]:
     """Let the body take so long; raises AssertionError with what is known when it takes longer."""
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        known = await asyncio.to_thread(testimony)
-        raise AssertionError(f"{what}: not within {seconds:.0f} s\n{known}") from None
+        told = await asyncio.to_thread(known)
+        raise AssertionError(f"{what}: not within {seconds:.0f} s\n{told}") from None
 
 
-def testify(address: str, app: str, logs: Iterable[Path], pids: Iterable[int | None]) -> str:
-    """The ends of some logs, after the processes, and their children, have said there what they wait for."""
+def known_of(address: str, app: str, logs: Sequence[Path], pids: Iterable[int | None]) -> str:
+    """The ends of some logs, what the processes, and their children, say there that they wait for, and the broker."""
     asked = [each for pid in pids if pid is not None for each in (pid, *children_of(pid))]
+    before = [log.read_bytes() for log in logs]
+    said = [each.decode(errors="replace")[-TAIL_CHARS:] for each in before]
+    if not asked:
+        return "\n".join(said)
     for pid in asked:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGUSR1)
-    broker = broker_says(address, app)
-    tails = [f"==== {log.name}, its end\n{log.read_text(errors='replace')[-TAIL_CHARS:]}" for log in logs]
-    return "\n".join([*tails, "==== the broker", broker])
+    sleep(TELL_S)
+    waits = [log.read_bytes()[len(old) :].decode(errors="replace") for log, old in zip(logs, before, strict=True)]
+    return "\n".join([*said, *waits, "---- the broker", broker_says(address, app)])
 
 
 def broker_says(address: str, app: str) -> str:
     """The group's state and members, what holds back committed readers, and the transactions of the app."""
-    parts = (_group, _held_back, _transactions)
+    try:
+        _admin(address).list_topics(timeout=ASK_S_MAX)
+    except KafkaException as error:
+        return f"(it does not answer: {error})"
     said = []
-    for part in parts:
+    for part in (_group, _held_back, _transactions):
         try:
             said.append(part(address, app))
         except (KafkaException, BrokerUnavailableError, subprocess.SubprocessError, TimeoutError) as error:
@@ -61,7 +69,7 @@ def broker_says(address: str, app: str) -> str:
 
 def _group(address: str, app: str) -> str:
     asked = _admin(address).describe_consumer_groups([app], request_timeout=ASK_S_MAX)
-    found = asked[app].result(timeout=ASK_S_MAX)
+    found = asked[app].result(timeout=2 * ASK_S_MAX)
     lines = [f"group {app}: {found.state.name}, {len(found.members)} members"]
     for member in found.members:
         places = sorted((each.topic.removeprefix(f"{app}."), each.partition) for each in _assigned(member))

@@ -40,7 +40,7 @@ async def test_a_door_alone_serves_the_sdk_keys_and_imports(broker: Broker, tmp_
         process = subprocess.Popen(  # noqa: ASYNC220 - it starts at once
             [sys.executable, "app.py", "door"], cwd=ROOT, env=environment, stdout=said, stderr=said
         )
-    door = Fleet(process, f"http://127.0.0.1:{port}", log)
+    door = Fleet(process, f"http://127.0.0.1:{port}", log, site)
     try:
         await door.says("Door OK")
         made = await asyncio.to_thread(command, "keys", "create", "--scope", "users.import", "--name", "files")

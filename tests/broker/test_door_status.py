@@ -27,7 +27,7 @@ async def test_a_door_says_how_it_does(broker: Broker, tmp_path: Path) -> None:
         process = subprocess.Popen(  # noqa: ASYNC220 - it starts at once
             [sys.executable, "app.py", "door"], cwd=ROOT, env=environment, stdout=said, stderr=said
         )
-    door = Fleet(process, f"http://127.0.0.1:{port}", log)
+    door = Fleet(process, f"http://127.0.0.1:{port}", log, site)
     try:
         report = await door.says("Door OK")
         assert (report["role"], report["can_replay"], report["readers"]) == ("door", False, [])

@@ -48,7 +48,7 @@ async def components(url: str, *words: str) -> dict[str, Any]:
 
 async def test_a_fleet_answers_for_all_its_workers(broker: Broker, tmp_path: Path) -> None:
     """`/metrics` has every worker's series, its lag is Kafka's own, and `/status` names a worker that was killed."""
-    site, port = Site(broker, tmp_path), free_port()
+    site, port = Site(broker, tmp_path), free_port(3)
     url = f"http://127.0.0.1:{port}"
     environment = site.environment("data", WORKERS="2", HTTP=f"127.0.0.1:{port}", API_KEY="a-key", SESSION_S="6")
     with (tmp_path / "run.log").open("wb") as log:

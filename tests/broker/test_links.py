@@ -73,7 +73,7 @@ async def test_links_work_while_every_worker_is_down(broker: Broker, tmp_path: P
         process = subprocess.Popen(  # noqa: ASYNC220 - it starts at once
             [sys.executable, "app.py", "door"], cwd=ROOT, env=environment, stdout=said, stderr=said
         )
-    door = Fleet(process, f"http://127.0.0.1:{port}", log)
+    door = Fleet(process, f"http://127.0.0.1:{port}", log, site)
     try:
         await door.says("Door OK")
         await answered(door)

@@ -97,7 +97,7 @@ async def test_reports_of_a_fleet_and_of_a_door(broker: Broker, tmp_path: Path) 
         process = subprocess.Popen(  # noqa: ASYNC220 - it starts at once
             [sys.executable, "app.py", "door"], cwd=ROOT, env=environment, stdout=said, stderr=said
         )
-    door = Fleet(process, f"http://127.0.0.1:{port}", log)
+    door = Fleet(process, f"http://127.0.0.1:{port}", log, site)
     try:
         await door.says("Door OK")
         assert await told(door.url, (USERS, USERS // 2)) == of_fleet

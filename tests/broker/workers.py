@@ -33,7 +33,7 @@ from streams.times import DAY_MS, format_time
 from tables.partition import UsersView
 from tables.store import FAMILIES, Store
 from tests.broker.kafka import Broker
-from tests.broker.stalled import STACKS, patience, testify
+from tests.broker.stalled import STACKS, known_of, patience
 from tests.driver import Driver
 
 ROOT = Path(__file__).parents[2]
@@ -145,10 +145,10 @@ class Worker:
         """The last of what it said."""
         return self._errors.read_text()[-3_000:]
 
-    def testify(self) -> str:
+    def known(self) -> str:
         """What it said and waits for, and how the broker sees it."""
         pid = None if self.process.poll() is not None else self.process.pid
-        return testify(self._site.broker.address, self._site.app, [self._errors], [pid])
+        return known_of(self._site.broker.address, self._site.app, [self._errors], [pid])
 
     def kill(self) -> None:
         """End it, if it has not ended."""
@@ -170,7 +170,7 @@ async def crew() -> AsyncIterator[list[Worker]]:
 
 def waiting_for(workers: Iterable[Worker], what: str, seconds: float = WAIT_S_MAX) -> AbstractAsyncContextManager[None]:
     """A limit for the body; whoever passes it is told all that is known of the workers."""
-    return patience(seconds, what, lambda: "\n".join(worker.testify() for worker in workers))
+    return patience(seconds, what, lambda: "\n".join(worker.known() for worker in workers))
 
 
 async def opened(workers: Sequence[Worker], partitions: int = PARTITIONS) -> None:

@@ -1,6 +1,7 @@
 """Fetches: committed records as the brokers send them, a whole answer at a time."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -159,7 +160,7 @@ class Reader:
         """Nothing is connected before `start`."""
         self._settings = settings
         self._client: Any = None
-        self._turn = 0
+        self._turns: Counter[int] = Counter()
 
     async def start(self, topics: Iterable[str]) -> None:
         """Connect, and learn who leads these topics."""
@@ -194,9 +195,9 @@ class Reader:
         Raises:
             KafkaError: the broker refuses for good; `OffsetOutOfRangeError` where it does not have the offset.
         """
-        self._turn += 1  # only of the first one that has any does a broker send a batch that is larger than asked for
+        self._turns[leader] += 1  # only of the first that has any does a broker send a batch larger than asked for
         tps = list(positions)
-        turn = self._turn % len(tps)
+        turn = self._turns[leader] % len(tps)
         rotated = {tp: positions[tp] for tp in (*tps[turn:], *tps[:turn])}
         try:
             answer = await _ask(self._client, leader, rotated, partition_bytes, answer_bytes)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from tests.broker.kafka import Broker
 from tests.chaos.fleet.session import Fleet
+from tests.ports import free_port
 
 NODES: Final = 3
 COPIES: Final = {
@@ -71,10 +71,8 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         """Keep each broker's data in a folder of its own."""
-        with ExitStack() as stack:  # all open at once, so that no port is given twice
-            sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2 * NODES)]
-            ports = [each.getsockname()[1] for each in sockets]
-        pairs = [(ports[2 * at], ports[2 * at + 1]) for at in range(NODES)]
+        first = free_port(2 * NODES)
+        pairs = [(first + 2 * at, first + 2 * at + 1) for at in range(NODES)]
         voters = ",".join(f"{number}@127.0.0.1:{pair[1]}" for number, pair in enumerate(pairs, start=1))
         self.nodes = [Node(folder / f"broker-{at}", at, pair, voters) for at, pair in enumerate(pairs, start=1)]
 
