@@ -166,13 +166,20 @@ class Delivery:
         metrics.RECORDS_READ.labels(NAME).inc(len(piece.records))
         self._engine.slices.finish(piece)
 
+    def _opened(self, partition: int) -> tuple[Dispatches, Writer]:
+        """A partition's table and writer. Raises Revoked when it was given up while somebody waited."""
+        writer = self._writers.get(partition)
+        if writer is None:
+            raise Revoked(f"the dispatches of partition {partition} were given up meanwhile")
+        return self.dispatches[partition], writer
+
     def _prepare(self, partition: int, send: Send) -> tuple[Dispatch, str]:
         refusal = self._permits.refusal(partition, send.campaign, send.channel, send.user)
         return self._rendering.dispatch(send, refusal)
 
     async def _record(self, piece: Slice, part: list[tuple[Dispatch, str]], next_offset: int) -> None:
         """Keep dispatches that are not known yet, and the position behind them, in one commit."""
-        table = self.dispatches[piece.partition]
+        table, writer = self._opened(piece.partition)
         started: list[Dispatch] = []
 
         def stage(batch: Batch, outputs: list[Output]) -> None:
@@ -199,7 +206,7 @@ class Delivery:
 
         try:
             lane: Lane = "bulk" if piece.topic in topics.BULK else "transactional"
-            await self._writers[piece.partition].change(stage, durable=True, lane=lane)
+            await writer.change(stage, durable=True, lane=lane)
         except Revoked:
             for dispatch in started:
                 self._pumps[dispatch.channel].give_back(dispatch)
@@ -223,18 +230,18 @@ class Delivery:
 
     async def _begin(self, partition: int, taken: list[Dispatch]) -> None:
         """Mark dispatches of one lane as being attempted, in one commit."""
-        table = self.dispatches[partition]
+        table, writer = self._opened(partition)
 
         def stage(batch: Batch, outputs: list[Output]) -> None:
             for dispatch in taken:
                 self._attempting(table, dispatch, batch)
 
-        await self._writers[partition].change(stage, durable=True, lane=taken[0].kind)
+        await writer.change(stage, durable=True, lane=taken[0].kind)
 
     async def _carry(self, partition: int, dispatch: Dispatch) -> bool:
         """One attempt, from its record to its outcome; True if the other side was silent."""
         provider = self._providers[dispatch.channel]
-        table, writer, lane = self.dispatches[partition], self._writers[partition], dispatch.kind
+        (table, writer), lane = self._opened(partition), dispatch.kind
         gate = self._gates[dispatch.channel]
         await gate.enter(lane, dispatch.host)
         try:
@@ -306,8 +313,9 @@ class Delivery:
 
     async def _change_held(self, dispatch_id: str, state: str) -> int:
         count = 0
-        for partition, table in list(self.dispatches.items()):
-            count += await change_held(table, self._writers[partition], dispatch_id, state, self._engine.clock)
+        for partition in list(self.dispatches):
+            table, writer = self._opened(partition)
+            count += await change_held(table, writer, dispatch_id, state, self._engine.clock)
         return count
 
     # ---- time

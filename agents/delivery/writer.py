@@ -95,13 +95,14 @@ class Writer:
         return any(self._changes.values())
 
     async def close(self) -> None:
-        """Write what waits, then stop."""
+        """Write what waits, then stop: whoever hands in a change from then on is told Revoked."""
         if self._failed is None:
             with suppress(Revoked):
                 await self.change(lambda batch, outputs: None, durable=True, lane="bulk")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._end(self._failed or Revoked(f"the dispatches of partition {self._partition} were given up meanwhile"))
 
     async def _guarded(self, work: Coroutine[None, None, None]) -> None:
         try:
@@ -109,13 +110,17 @@ class Writer:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            self._failed = error
+            self._end(error)
             self._fail(error)
-            for changes in (self._taken, *self._unsynced.values(), *self._changes.values()):
-                for change in changes:
-                    if not change.done.done():
-                        change.done.set_exception(error)
             raise
+
+    def _end(self, error: BaseException) -> None:
+        """Tell whoever waits, or will, that nothing is written any more."""
+        self._failed = error
+        for changes in (self._taken, *self._unsynced.values(), *self._changes.values()):
+            for change in changes:
+                if not change.done.done():
+                    change.done.set_exception(error)
 
     async def _run(self) -> None:
         while True:

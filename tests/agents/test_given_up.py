@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from streams.errors import Revoked
 from streams.records import Output
 from tables.store import Batch
 from tests.agents.nodes import ask, event, process, running, send, until
@@ -37,3 +39,16 @@ async def test_a_slice_of_a_partition_that_is_given_up_ends_nobody(
         assert node.engine.failure is not None
         assert not node.engine.failure.done()
         assert (await ask(node, "progress"))["partitions"] == [at for at in (0, 1) if at != gone[0]]
+
+
+async def test_a_dispatch_of_a_partition_that_is_given_up_waits_for_nothing(tmp_path: Path) -> None:
+    """Who hands a change to the writer after the close, or asks for the writer, is told at once; nobody waits for ever."""
+    async with running(tmp_path / "data") as node:
+        writer = node.delivery._writers[0]
+        await node.engine._close(0)
+        for lane in ("transactional", "bulk"):
+            with pytest.raises(Revoked):
+                async with asyncio.timeout(5):
+                    await writer.change(lambda batch, outputs: None, durable=True, lane=lane)  # type: ignore[arg-type]
+        with pytest.raises(Revoked):
+            node.delivery._opened(0)
