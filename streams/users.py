@@ -10,7 +10,7 @@ from typing import TypeAlias
 from streams import currents, engagements
 from streams.builds import Build
 from streams.campaigns.attribution import convert
-from streams.campaigns.conversions import SESSION
+from streams.campaigns.conversions import CLICKS, OPENS, SESSION
 from streams.campaigns.enter import enter, forget_old, record_outcome, release, started
 from streams.campaigns.merge import merge_history
 from streams.campaigns.planned import enter_planned, release_planned
@@ -94,6 +94,8 @@ def _signals(event: Event) -> tuple[str, ...]:
         return ("purchases", f"product:{event.product_id}")
     if isinstance(event, Session) and event.started:
         return (SESSION,)
+    if isinstance(event, Engagement) and not event.machine and event.kind in ("open", "click"):
+        return (OPENS if event.kind == "open" else CLICKS,)
     return ()
 
 
