@@ -18,7 +18,7 @@ from streams.campaigns.schedule import Occurrence
 from streams.campaigns.trigger import Campaign
 from streams.effects import Effect, SegmentChange
 from streams.errors import BadInput
-from streams.events import Attributes, CustomEvent, Engagement, Event, Properties, Purchase, Session
+from streams.events import Attributes, CustomEvent, Engagement, Event, Properties, Purchase, Session, Unblock
 from streams.identity import tell_consent
 from streams.mailbox import Cause, Outcome
 from streams.profiles.apply import (
@@ -29,7 +29,7 @@ from streams.profiles.apply import (
     apply_session,
     seen_before,
 )
-from streams.profiles.engaged import apply_engagement, note_outcome
+from streams.profiles.engaged import apply_engagement, note_outcome, unblock
 from streams.profiles.merge import merge_rows
 from streams.profiles.row import User
 from streams.segments.filter import earliest
@@ -114,6 +114,9 @@ def _apply(
     if isinstance(event, Engagement):
         changes = apply_engagement(user, event)
         return changes, [*engagements.records(user_key, event, cause, user.attributes, is_new=bool(changes))]
+    if isinstance(event, Unblock):
+        unblock(user, event)
+        return [], []
     is_first = user.sessions is None
     changes = apply_session(user, event)
     return changes, [*currents.sessions(user_key, event, cause, user.attributes, is_first=is_first)]
