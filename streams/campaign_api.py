@@ -104,7 +104,7 @@ def details(known: Known, found: Found) -> dict[str, Any]:
 
 
 def _behaviours(definition: CampaignDefinition) -> list[dict[str, Any]]:
-    return [dict(each.behaviour) for each in compile_conversions(definition.conversions)]
+    return [dict(each.behaviour) for each in compile_conversions(definition.conversions, definition.channel)]
 
 
 def _schedule_type(definition: CampaignDefinition | None) -> str:

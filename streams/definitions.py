@@ -139,6 +139,10 @@ class SessionTrigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The start of a session."""
 
 
+class EngagementTrigger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A person opens the campaign's own mail, or follows a link of it."""
+
+
 class ConversionDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a campaign was made for: exactly one of these, done within a time after the message."""
 
@@ -146,6 +150,8 @@ class ConversionDefinition(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     event: Annotated[EventTrigger | None, Meta(description="The user does a custom event.")] = None
     purchase: Annotated[PurchaseTrigger | None, Meta(description="The user buys; {} for any purchase.")] = None
     session: Annotated[SessionTrigger | None, Meta(description="The user starts a session: {}.")] = None
+    opens: Annotated[EngagementTrigger | None, Meta(description="The user opens the mail: {}.")] = None
+    clicks: Annotated[EngagementTrigger | None, Meta(description="The user follows a link of the mail: {}.")] = None
     within: Annotated[Duration, Meta(description="From the message on, at most 30d.")] = "3d"
 
 

@@ -5,6 +5,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from streams.campaigns.conversions import KINDS as CONVERSION_KINDS
 from streams.definitions import CHANNEL_KEY, KINDS, MESSAGES, CampaignDefinition, SegmentDefinition
 from streams.events import JSONValue
 from streams.segments.condition import Condition
@@ -74,7 +75,7 @@ def _refine(defs: Schema) -> None:
         "dependentRequired": {"rrule": ["start"], "start": ["rrule"]},
     }
     defs["Rate"] |= {"minProperties": 1}
-    defs["ConversionDefinition"]["oneOf"] = [{"required": [kind]} for kind in ("event", "purchase", "session")]
+    defs["ConversionDefinition"]["oneOf"] = [{"required": [kind]} for kind in CONVERSION_KINDS]
     defs["Condition"] |= {"minProperties": 1, "maxProperties": 1}
     defs["EmailMessage"]["anyOf"] = [{"required": [part], "properties": {part: _TEXT}} for part in ("text", "html")]
     for each in defs.values():

@@ -1,7 +1,7 @@
 """What can happen to a user, as intake hands it on: validated, with times in milliseconds."""
 
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -71,4 +71,12 @@ class Engagement(msgspec.Struct, frozen=True, array_like=True, tag="engagement",
     source: str = ""
 
 
-Event: TypeAlias = CustomEvent | Purchase | Attributes | Session | Engagement
+class Unblock(msgspec.Struct, frozen=True, array_like=True, tag="unblock", gc=False):
+    """An operator lets the user's address be mailed again, if `why` is what it was blocked for."""
+
+    why: Literal["hard_bounced", "marked_as_spam"]
+    time_ms: int
+    id: str | None = None
+
+
+Event: TypeAlias = CustomEvent | Purchase | Attributes | Session | Engagement | Unblock

@@ -7,7 +7,7 @@ from streams import canary, identity, users
 from streams.builds import Build, difference
 from streams.effects import Effect, Refused
 from streams.errors import BadInput, BadState
-from streams.events import Attributes, Engagement
+from streams.events import Attributes, Engagement, Unblock
 from streams.fan_steps import FanSteps
 from streams.fanning import Fanning
 from streams.mailbox import (
@@ -104,7 +104,7 @@ class Fold:
             return max(clock_ms, append_ms)
         if isinstance(letter, Tick):
             return max(clock_ms, letter.at_ms)
-        if isinstance(letter, Happening) and not isinstance(letter.event, Attributes):
+        if isinstance(letter, Happening) and not isinstance(letter.event, (Attributes, Unblock)):
             return max(clock_ms, letter.event.time_ms)
         if isinstance(letter, Identify):
             return max(clock_ms, letter.time_ms)
@@ -267,7 +267,7 @@ class Fold:
         user = self._row(user_key)
         is_new = user is None
         if user is None:
-            if isinstance(letter.event, Engagement):
+            if isinstance(letter.event, (Engagement, Unblock)):
                 self._refuse_unknown(user_key, value, letter.cause, now_ms)
                 return
             user = new_user(now_ms, self.position.built, self.position.fanned)
@@ -297,7 +297,7 @@ class Fold:
     def _refuse_unknown(self, user_key: str, value: bytes, cause: Cause, now_ms: int) -> None:
         """An old link brings nobody back who has been deleted since."""
         self.position.totals.refused += 1
-        detail = "nobody of that id is known, so nothing was sent to them that they could have opened"
+        detail = "nobody of that id is known, so nothing was sent to them"
         self.effects.append(Refused("unknown_user", "token", detail, cause, user_key, now_ms, value))
 
     def _outcome(self, user_key: str, value: bytes, outcome: Outcome) -> None:

@@ -4,7 +4,7 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from streams.events import Attributes, CustomEvent, Engagement, JSONScalar, Purchase, Session
+from streams.events import Attributes, CustomEvent, Engagement, JSONScalar, Purchase, Session, Unblock
 
 OutcomeKind: TypeAlias = Literal["sent", "retry", "held", "aborted", "failed"]
 FINAL_KINDS: Final = ("sent", "aborted", "failed")
@@ -26,7 +26,7 @@ class Cause(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Happening(msgspec.Struct, frozen=True, array_like=True, tag="happening", gc=False):
     """Something that happened to the user of the record's key."""
 
-    event: CustomEvent | Purchase | Attributes | Session | Engagement
+    event: CustomEvent | Purchase | Attributes | Session | Engagement | Unblock
     cause: Cause
 
 

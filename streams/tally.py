@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from streams.effects import CurrentsRecord, Effect, Post, SegmentChange
-from streams.events import Attributes, CustomEvent, Engagement, Event, Purchase
+from streams.events import Attributes, CustomEvent, Engagement, Event, Purchase, Unblock
 from streams.positions import Totals
 from streams.sends import Send
 
@@ -17,7 +17,7 @@ def count_event(totals: Totals, event: Event) -> None:
         totals.purchases += 1
         amount = totals.revenue.get(event.currency, Decimal(0)) + event.price * event.quantity
         totals.revenue[event.currency] = amount
-    elif isinstance(event, Attributes):
+    elif isinstance(event, (Attributes, Unblock)):
         totals.attributes += 1
     elif isinstance(event, Engagement):
         totals.engagements += 1

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
 from streams.depth import DEPTH_MAX
 from streams.errors import BadInput
-from streams.events import Attributes, CustomEvent, JSONValue, Properties, Purchase, Session
+from streams.events import Attributes, CustomEvent, JSONValue, Properties, Purchase, Session, Unblock
 from streams.profiles.fields import STANDARD, check_standard
 from streams.times import DAY_MS, parse_time
 
@@ -60,10 +60,17 @@ class _SessionObject(msgspec.Struct):
     duration_s: Annotated[float, msgspec.Meta(ge=0, le=DURATION_S_MAX)] | None = None
 
 
+class _UnblockObject(msgspec.Struct):
+    why: Literal["hard_bounced", "marked_as_spam"]
+    time: str | None = None
+    id: _Id | None = None
+
+
 _Shape = TypeVar("_Shape")
 _event_decoder: Final = msgspec.json.Decoder(EventObject)
 _purchase_decoder: Final = msgspec.json.Decoder(PurchaseObject)
 _session_decoder: Final = msgspec.json.Decoder(_SessionObject)
+_unblock_decoder: Final = msgspec.json.Decoder(_UnblockObject)
 _object_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 _NOT_ATTRIBUTES: Final = frozenset({"external_id", "_update_existing_only"})
 _NOT_ATTRIBUTES_ALONE: Final = _NOT_ATTRIBUTES | {"type", "id", "time"}
@@ -173,6 +180,12 @@ def attributes(data: bytes | msgspec.Raw, append_ms: int, *, alone: bool, anonym
     if time is not None and not isinstance(time, str):
         raise BadInput("wrong_type", "time", "Expected `str`")
     return Attributes(values, event_time(time, append_ms), event_id)
+
+
+def unblock(data: bytes | msgspec.Raw, append_ms: int) -> Unblock:
+    """What an operator lets go again. Raises BadInput."""
+    wire = decode_as(_unblock_decoder, data)
+    return Unblock(wire.why, event_time(wire.time, append_ms), wire.id)
 
 
 def _check_attribute(name: str, value: JSONValue) -> None:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from streams import currents, engagements
 from streams.builds import Build
 from streams.campaigns.attribution import convert
-from streams.campaigns.conversions import SESSION
+from streams.campaigns.conversions import CLICKS, OPENS, SESSION
 from streams.campaigns.enter import enter, forget_old, record_outcome, release, started
 from streams.campaigns.merge import merge_history
 from streams.campaigns.planned import enter_planned, release_planned
@@ -18,7 +18,7 @@ from streams.campaigns.schedule import Occurrence
 from streams.campaigns.trigger import Campaign
 from streams.effects import Effect, SegmentChange
 from streams.errors import BadInput
-from streams.events import Attributes, CustomEvent, Engagement, Event, Properties, Purchase, Session
+from streams.events import Attributes, CustomEvent, Engagement, Event, Properties, Purchase, Session, Unblock
 from streams.identity import tell_consent
 from streams.mailbox import Cause, Outcome
 from streams.profiles.apply import (
@@ -29,7 +29,7 @@ from streams.profiles.apply import (
     apply_session,
     seen_before,
 )
-from streams.profiles.engaged import apply_engagement, note_outcome
+from streams.profiles.engaged import apply_engagement, note_outcome, unblock
 from streams.profiles.merge import merge_rows
 from streams.profiles.row import User
 from streams.segments.filter import earliest
@@ -94,6 +94,8 @@ def _signals(event: Event) -> tuple[str, ...]:
         return ("purchases", f"product:{event.product_id}")
     if isinstance(event, Session) and event.started:
         return (SESSION,)
+    if isinstance(event, Engagement) and not event.machine and event.kind in ("open", "click"):
+        return (OPENS if event.kind == "open" else CLICKS,)
     return ()
 
 
@@ -112,6 +114,9 @@ def _apply(
     if isinstance(event, Engagement):
         changes = apply_engagement(user, event)
         return changes, [*engagements.records(user_key, event, cause, user.attributes, is_new=bool(changes))]
+    if isinstance(event, Unblock):
+        unblock(user, event)
+        return [], []
     is_first = user.sessions is None
     changes = apply_session(user, event)
     return changes, [*currents.sessions(user_key, event, cause, user.attributes, is_first=is_first)]

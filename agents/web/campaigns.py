@@ -89,6 +89,13 @@ def _state(campaign: Campaign, workspace: Workspace, current: list[FanOut], next
     return "done" if next_ms is None else "scheduled"
 
 
+def under_way(rows: Iterable[Answer]) -> list[Answer]:
+    """Of campaigns' rows those whose fan-out has users still to decide: how many it has, of how many, and its end."""
+    names = ("campaign", "decided", "users", "ends")
+    running = (row for row in rows if row["state"] == "sending" and row["decided"] < row["users"])
+    return [{name: row[name] for name in names} for row in running]
+
+
 def merge_campaigns(answers: list[list[Answer]]) -> list[Answer]:
     """The rows of several workers as one row per campaign."""
     merged: dict[str, Answer] = {}

@@ -13,6 +13,7 @@ from agents.campaigns import Campaigns
 from agents.definitions import refuse_past
 from agents.delivery.held import change_held_offline
 from agents.status.families import families_of
+from agents.web.campaigns import under_way
 from agents.web.dead_letters import DeadLetters
 from agents.web.key_ring import COMMANDS as RING_COMMANDS
 from agents.web.key_ring import KeyRing
@@ -164,7 +165,7 @@ def _status(node: "Node") -> JSONValue:
         if not hasattr(node, "board"):
             raise BadSetting("status is what a running process says; `lag` reads a folder that nobody uses")
         await node.board.look()
-        return node.board.summary()
+        return {**node.board.summary(), "sending": under_way(node.queries.campaigns())}
 
     return run
 

@@ -12,6 +12,7 @@ from agents.web.gate import refusal
 from agents.web.keys import Keys
 from config import metrics
 from config.clock import Clock
+from streams.email_request import NOBODY, read_bounce_remove, read_email_status, read_spam_remove
 from streams.errors import BadInput, HeadraceError
 from streams.events import JSONValue
 from streams.identify_request import NOTHING_TO_IDENTIFY, read_identify_request
@@ -41,6 +42,9 @@ class Endpoint(NamedTuple):
 ENDPOINTS: Final = (
     Endpoint("/users/track", "users.track", read_track_request, NOTHING_VALID),
     Endpoint("/users/identify", "users.identify", read_identify_request, NOTHING_TO_IDENTIFY),
+    Endpoint("/email/bounce/remove", "email.bounce.remove", read_bounce_remove, NOBODY),
+    Endpoint("/email/spam/remove", "email.spam.remove", read_spam_remove, NOBODY),
+    Endpoint("/email/status", "email.status", read_email_status, NOBODY),
 )
 
 

@@ -153,7 +153,7 @@ def lag(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def status(answer: Row) -> str:
-    """The headline, then each component with its state, for how long, and why."""
+    """The headline and the fan-outs under way, then each component with its state, for how long, and why."""
     rows = [
         {
             "component": each["component"],
@@ -163,7 +163,15 @@ def status(answer: Row) -> str:
         }
         for each in answer["components"]
     ]
-    return f"{cell(answer['headline'])}\n\n{table(rows)}"
+    sending = "".join(f"\n{cell(_sending(each))}" for each in answer.get("sending", ()))
+    return f"{cell(answer['headline'])}{sending}\n\n{table(rows)}"
+
+
+def _sending(each: Row) -> str:
+    """How far a fan-out is, in one line."""
+    ends = f", ends about {each['ends']}" if each["ends"] else ""
+    share = 100 * each["decided"] // each["users"]
+    return f"{each['campaign']}: {each['decided']:,} of {each['users']:,} users decided ({share} %){ends}"
 
 
 def _ago(seconds: float) -> str:

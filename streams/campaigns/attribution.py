@@ -5,8 +5,8 @@ from decimal import Decimal
 
 from streams import currents
 from streams.effects import CurrentsRecord
-from streams.events import Event, Properties, Purchase
-from streams.profiles.row import User
+from streams.events import Engagement, Event, Properties, Purchase
+from streams.profiles.row import OpenWindow, User
 from streams.workspace import Workspace
 
 
@@ -22,7 +22,8 @@ def convert(
     """The conversions of an event, in order of campaign and index; windows that are done or over are closed.
 
     A window is [entry, entry + within), by the event's own time and by `now_ms`: what comes when it is over does
-    not count. Each conversion of an entry counts once. A purchase's amount is counted once per campaign.
+    not count. Each conversion of an entry counts once. A purchase's amount is counted once per campaign. An open or
+    click is of one message: it converts the entry that this was decided at, and no other campaign's.
     """
     found: list[CurrentsRecord] = []
     paid: set[str] = set()
@@ -31,6 +32,8 @@ def convert(
     for (name, index), conversion in sorted(pairs.items()):
         window = user.windows.get(name)
         if window is None or window.done & 1 << index:
+            continue
+        if isinstance(event, Engagement) and not _is_of(event, name, window):
             continue
         if conversion.matches is not None and not conversion.matches(properties):
             continue
@@ -45,6 +48,11 @@ def convert(
     if found:
         _forget(user, workspace, now_ms)
     return found
+
+
+def _is_of(event: Engagement, campaign: str, window: OpenWindow) -> bool:
+    """Whether the message is that of the window's entry; told by its time, which a merge of users leaves as it is."""
+    return event.claims.campaign == campaign and event.claims.decided_ms == window.at_ms
 
 
 def _forget(user: User, workspace: Workspace, now_ms: int) -> None:

@@ -16,6 +16,13 @@ WINDOW_MAX_MS: Final = parse_duration("30d")
 SESSION: Final = "session"
 """What the start of a session signals."""
 
+OPENS: Final = "opens"
+CLICKS: Final = "clicks"
+"""What a person who opens a mail, or follows a link of it, signals to the campaign of that mail."""
+
+KINDS: Final = ("event", "purchase", "session", OPENS, CLICKS)
+_OF_MAILS: Final = {OPENS: "Opens Email", CLICKS: "Clicks Email"}
+
 
 class Conversion(msgspec.Struct, frozen=True):
     """One conversion, compiled. `index` is 0 for the primary one; `behaviour` is how exports describe it."""
@@ -28,8 +35,8 @@ class Conversion(msgspec.Struct, frozen=True):
     behaviour: Mapping[str, JSONValue]
 
 
-def compile_conversions(definitions: list[ConversionDefinition]) -> tuple[Conversion, ...]:
-    """The conversions in the order they are written. Raises BadDefinition, naming the key."""
+def compile_conversions(definitions: list[ConversionDefinition], channel: str) -> tuple[Conversion, ...]:
+    """A campaign's conversions in the order they are written. Raises BadDefinition, naming the key."""
     found: dict[str, Conversion] = {}
     for at, each in enumerate(definitions):
         key = f"conversions[{at}]"
@@ -39,6 +46,10 @@ def compile_conversions(definitions: list[ConversionDefinition]) -> tuple[Conver
         if not 0 < within_ms <= WINDOW_MAX_MS:
             raise BadDefinition(f"{key}.within: {each.within} is not between 1s and 30d")
         signal, where, behaviour = _kind(each, key)
+        if signal in _OF_MAILS and channel != "email":
+            raise BadDefinition(
+                f"{key}.{signal}: goes with the channel email; nobody tells whether a {channel} is opened"
+            )
         window = {"name": each.name, "window": within_ms // SECOND_MS}
         found[each.name] = Conversion(each.name, at, signal, compile_where(where), within_ms, behaviour | window)
     return tuple(found.values())
@@ -46,8 +57,11 @@ def compile_conversions(definitions: list[ConversionDefinition]) -> tuple[Conver
 
 def _kind(each: ConversionDefinition, key: str) -> tuple[str, dict[str, JSONValue] | None, dict[str, JSONValue]]:
     """What signals it, on which conditions, and how exports describe it."""
-    if sum(part is not None for part in (each.event, each.purchase, each.session)) != 1:
-        raise BadDefinition(f"{key}: give exactly one of event, purchase, session")
+    given = [kind for kind in KINDS if getattr(each, kind) is not None]
+    if len(given) != 1:
+        raise BadDefinition(f"{key}: give exactly one of {', '.join(KINDS)}")
+    if given[0] in _OF_MAILS:
+        return given[0], None, {"type": _OF_MAILS[given[0]]}
     if each.event is not None:
         behaviour = {"type": "Performs Custom Event", "custom_event_name": each.event.name}
         return f"event:{each.event.name}", each.event.where, behaviour

@@ -71,7 +71,7 @@ def compile_campaign(definition: CampaignDefinition) -> Campaign:
         variants,
         definition.control,
         plan,
-        compile_conversions(definition.conversions),
+        compile_conversions(definition.conversions, definition.channel),
     )
 
 

@@ -101,7 +101,8 @@ _owner_decoder: Final = msgspec.json.Decoder(_Owner)
 _ARRAYS: Final = ("attributes", "events", "purchases")
 IDENTIFY: Final = "identify"
 _DEVICE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_TYPES: Final = ("event", "attributes", "purchase", "session_start", "session_end", IDENTIFY)
+UNBLOCK: Final = "unblock"
+_TYPES: Final = ("event", "attributes", "purchase", "session_start", "session_end", IDENTIFY, UNBLOCK)
 
 
 def read_record(
@@ -194,6 +195,8 @@ def _alone(head: _Head, key: bytes | None, value: bytes, append_ms: int) -> Rout
         return Routed(user, track.custom_event(value, append_ms), 0)
     if head.type == "purchase":
         return Routed(user, track.purchase(value, append_ms), 0)
+    if head.type == UNBLOCK:
+        return Routed(user, track.unblock(value, append_ms), 0)
     return Routed(user, track.session(value, append_ms, started=head.type == "session_start"), 0)
 
 

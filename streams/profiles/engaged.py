@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from streams.events import Engagement
+from streams.events import Engagement, Unblock
 from streams.mailbox import Outcome
 from streams.policy.bounces import is_dead
 from streams.profiles.hours import note_activity
@@ -45,6 +45,13 @@ def block(user: User, address: str, why: str, at_ms: int) -> None:
         user.reach = Reachability()
     if user.reach.blocked != address:
         user.reach.blocked, user.reach.why, user.reach.blocked_ms = address, why, at_ms
+
+
+def unblock(user: User, event: Unblock) -> None:
+    """Let the user's address be mailed again; one that was blocked for another reason stays blocked."""
+    reach = user.reach
+    if reach is not None and reach.blocked and reach.why == event.why:
+        reach.blocked, reach.why, reach.blocked_ms = "", "", 0
 
 
 def _engage(user: User, event: Engagement) -> None:

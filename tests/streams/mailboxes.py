@@ -11,6 +11,7 @@ import msgspec
 from streams.codec import pack, partition_of, to_json
 from streams.definitions import read_definitions
 from streams.effects import Effect, Post
+from streams.engagement import SigningKeys
 from streams.fold import ClockMode, Fold
 from streams.intake import route
 from streams.mailbox import Outcome, Switch, Tick
@@ -45,6 +46,7 @@ class Mailboxes:
     ) -> None:
         self.now_ms = START_MS
         self.clock: ClockMode = clock
+        self.keys: SigningKeys = ()
         self.workspaces: dict[int, Workspace] = {}
         for version, each in enumerate((files, *more)):
             self.workspaces[version] = compile_workspace(read_definitions(each), version)
@@ -73,7 +75,7 @@ class Mailboxes:
         record = Record(self._events[partition], self.now_ms, key, to_json(value))
         self._events[partition] += 1
         for _ in range(1 + twice):
-            for output in route(record, "events", partition, len(self.partitions), self.clock):
+            for output in route(record, "events", partition, len(self.partitions), self.clock, self.keys):
                 if output.topic == "mailbox":
                     self.append(output)
                 else:

@@ -189,6 +189,8 @@ def test_merged_windows() -> None:
     [
         ([{"name": "x"}], "exactly one of"),
         ([{"name": "x", "session": {}, "purchase": {}}], "exactly one of"),
+        ([{"name": "x", "opens": {}, "clicks": {}}], "exactly one of"),
+        ([{"name": "x", "clicks": {}}], "clicks: goes with the channel email"),
         ([{"name": "x", "session": {}, "within": "31d"}], "between 1s and 30d"),
         ([{"name": "x", "session": {}, "within": "0s"}], "between 1s and 30d"),
         (2 * KINDS[:1], "used twice"),

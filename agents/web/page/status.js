@@ -174,6 +174,9 @@ function show(report) {
   at("about").textContent = `${report.app}, ${report.role} on ${report.transport === "Kafka" ? "Kafka" : "the embedded log"}, version ${report.version}`;
   at("headline").textContent = report.headline;
   at("headline").dataset.state = report.state;
+  at("sending").textContent = report.sending.map((each) =>
+    `${each.campaign}: ${each.decided.toLocaleString("en")} of ${each.users.toLocaleString("en")} users decided`
+    + (each.ends ? `, ends about ${new Date(each.ends).toLocaleTimeString()}` : "")).join(" · ");
   at("fresh").textContent = `as of ${clock(report.at_ms)}`;
   at("fresh").className = "";
   components(report.components, report.at_ms);
