@@ -42,13 +42,13 @@ async def test_a_slice_of_a_partition_that_is_given_up_ends_nobody(
 
 
 async def test_a_dispatch_of_a_partition_that_is_given_up_waits_for_nothing(tmp_path: Path) -> None:
-    """Who hands a change to the writer after the close, or asks for the writer, is told at once; nobody waits for ever."""
+    """Who hands a change to the writer after the close, or asks for the writer, is told at once."""
     async with running(tmp_path / "data") as node:
         writer = node.delivery._writers[0]
         await node.engine._close(0)
         for lane in ("transactional", "bulk"):
             with pytest.raises(Revoked):
                 async with asyncio.timeout(5):
-                    await writer.change(lambda batch, outputs: None, durable=True, lane=lane)  # type: ignore[arg-type]
+                    await writer.change(lambda batch, outputs: None, durable=True, lane=lane)
         with pytest.raises(Revoked):
             node.delivery._opened(0)
