@@ -24,8 +24,8 @@ class Pump:
     """The attempts of one channel, of all open partitions. What waits stays in the tables; memory is bounded.
 
     Transactional sends are taken first, and of all places, the channel's and each host's, and of the memory, a quarter
-    is kept for them (`bulk_max`). A host that gives no answer gets one attempt of each lane at a time until it does, so that hung hosts
-    leave room.
+    is kept for them (`bulk_max`). A host that gives no answer gets one attempt of each lane at a time until it does,
+    so that hung hosts leave room.
     """
 
     def __init__(

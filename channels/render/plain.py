@@ -91,5 +91,6 @@ def _default(filters: Sequence[Filter]) -> str | None:
     if len(filters) != 1 or filters[0].name != "default" or len(filters[0].args) != 1:
         return None
     argument = filters[0].args[0]
-    is_text = isinstance(argument, PositionalArgument) and type(argument.value) is StringLiteral
-    return argument.value.value if is_text else None
+    if not isinstance(argument, PositionalArgument) or not isinstance(argument.value, StringLiteral):
+        return None
+    return str(argument.value.value)

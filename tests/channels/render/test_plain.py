@@ -15,7 +15,7 @@ FIELDS = ("${a}", "${b}", "${first}", "${size}", "custom_attribute.${a}", "event
 PRINTS = (
     *(f"{{{{ {field} }}}}" for field in FIELDS),
     *(f"{{{{{field} | default: 'né'}}}}" for field in FIELDS),
-    *("{{ ${b} | default: \"\" }}", "{{- ${a} -}}"),
+    *('{{ ${b} | default: "" }}', "{{- ${a} -}}"),
 )
 SPECIAL = ("{{ ${a} | upcase }}", "{{ ${a}.b }}", "{{ ${a} | default: 3 }}", "{% if ${a} %}1{% endif %}", "{{ 'x' }}")
 TEXTS = st.text("ab \n{%é<&\ud83d", max_size=6)
