@@ -8,8 +8,8 @@ from channels.addresses import AddressRefused
 from channels.channel import Limits, Receipt, Request
 from channels.http import Answer, HttpClient, NoAnswer, Target, UrlRefused, read_url
 
-IN_FLIGHT_MAX: Final = 1_024
-PER_HOST_MAX: Final = 128
+IN_FLIGHT_MAX: Final = 4_096
+PER_HOST_MAX: Final = 512
 AT_ONCE_MAX: Final = 256
 AT_ONCE_PER_HOST_MAX: Final = 32
 BODY_CHARS_KEPT: Final = 256

@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from channels.addresses import Guard
+from channels.deadlines import Deadlines
 from channels.http_connection import Came, Connection
 
 TOTAL_S: Final = 90.0
@@ -159,6 +160,7 @@ class HttpClient:
         self._kept: dict[Peer, list[Connection]] = {}
         self._kept_count = 0
         self._open: set[Connection] = set()
+        self._deadlines = Deadlines()
         self._resolved: dict[tuple[str, int], tuple[float, list[ResolveResult]]] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -173,8 +175,7 @@ class HttpClient:
         data = _request_bytes(method, target, headers, body)
         peer = (target.is_tls, target.host, target.port)
         try:
-            async with asyncio.timeout(TOTAL_S):
-                came = await self._exchange(peer, data, has_body=method != "HEAD")
+            came = await self._exchange(peer, data, has_body=method != "HEAD")
         except TimeoutError:
             raise NoAnswer("timeout: no answer in time") from None
         except socket.gaierror:
@@ -185,7 +186,17 @@ class HttpClient:
         return Answer(came.status, came.reason, came.body, _retry_after_s(came.headers))
 
     async def _exchange(self, peer: Peer, data: bytes, *, has_body: bool) -> Came:
-        connection = self._take(peer) or await self._connect(peer)
+        connection = self._take(peer)
+        if connection is None:
+            async with asyncio.timeout(TOTAL_S):
+                return await self._exchange_on(await self._connect(peer), peer, data, has_body=has_body)
+        self._deadlines.add(connection, asyncio.get_running_loop().time() + TOTAL_S)
+        try:
+            return await self._exchange_on(connection, peer, data, has_body=has_body)
+        finally:
+            self._deadlines.remove(connection)
+
+    async def _exchange_on(self, connection: Connection, peer: Peer, data: bytes, *, has_body: bool) -> Came:
         try:
             return await connection.exchange(data, has_body=has_body)
         except BaseException:
@@ -286,6 +297,7 @@ class HttpClient:
         """Close the connections."""
         for connection in list(self._open):
             self._drop(connection)
+        self._deadlines.close()
         self._kept.clear()
         self._kept_count = 0
         await self._resolver.close()

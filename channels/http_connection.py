@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         """Send the bytes of a request and wait for its answer; `has_body` is false for HEAD.
 
         Raises:
-            OSError: the connection was lost before the answer's head had come.
+            OSError: the connection was lost before the answer's head had come, or has expired.
             HttpProcessingError: what came is no HTTP.
         """
         transport = self._transport
@@ -71,6 +71,11 @@ class Connection(asyncio.Protocol):
         self._told = self._loop.create_future()
         transport.write(request)
         return await self._told
+
+    def expire(self) -> None:
+        """No answer has come in time: whoever waits for one gets a TimeoutError."""
+        if self._told is not None and not self._told.done():
+            self._fail(TimeoutError("no answer in time"))
 
     def close(self) -> None:
         """Give the connection up."""

@@ -6,6 +6,7 @@ references in them), by patterns that never go back over what they have read, so
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from html.entities import html5
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -55,6 +56,7 @@ _TEXT_LINK: Final = re.compile(r"https?://[^\s<>\"\x00-\x1f\x7f]++", re.IGNORECA
 _TRAILING: Final = ".,;:!?'*_~"
 _OPENS: Final = {")": "(", "]": "[", "}": "{"}
 _SAFE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"<>\\^`{|}')
+_URLS_REMEMBERED_MAX: Final = 1_024
 _CODE_MAX: Final = 0x10FFFF
 _SURROGATES: Final = range(0xD800, 0xE000)
 
@@ -170,6 +172,16 @@ def web_url(text: str) -> str | None:
     Relative ones, other schemes, addresses that name a user, and those longer than 2,048 bytes are none: they are
     left as they are.
     """
+    url = _web_url(text)
+    if url is not None and len(url) > URL_BYTES_MAX:
+        metrics.LIMIT_HITS.labels("tracked_url_bytes").inc()
+        return None
+    return url
+
+
+@lru_cache(_URLS_REMEMBERED_MAX)
+def _web_url(text: str) -> str | None:
+    """The same, of whatever length; many links are the same in every mail, or in both parts of one."""
     text = re.sub(r"[\t\n\r]+", "", text.strip("".join(map(chr, range(0x21)))))
     if not _WEB.match(text):
         return None
@@ -184,11 +196,7 @@ def web_url(text: str) -> str | None:
         return None
     host = f"[{host}]" if ":" in host else host
     rest = text[text.index("//") + 2 + len(parts.netloc) :]
-    url = f"{parts.scheme}://{host}{port}{quote(rest, safe=_SAFE)}"
-    if len(url) > URL_BYTES_MAX:
-        metrics.LIMIT_HITS.labels("tracked_url_bytes").inc()
-        return None
-    return url
+    return f"{parts.scheme}://{host}{port}{quote(rest, safe=_SAFE)}"
 
 
 def _link(text: str, start: int, end: int) -> list[Link]:

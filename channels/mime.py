@@ -18,7 +18,6 @@ HEADER_URL_CHARS_MAX: Final = 900
 """Of what stands in a header in one piece; longer lines are cut or refused on the way."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LINE_ENDS: Final = re.compile(r"\r\n?|\n")
 _SENDER: Final = re.compile(rb"^From: (?:.*<)?([^<>\s]+@[^<>\s]+?)>?$", re.MULTILINE)
 _TARGET_UNFIT: Final = re.compile(r"[\x00-\x20\x7f<>,]|[^\x00-\x7f]")
 
@@ -103,13 +102,17 @@ def _words(text: str) -> str:
     return text if is_plain else encoded(text)
 
 
+def _has_long_line(data: bytes) -> bool:
+    return len(data) > LINE_BYTES_MAX and max(map(len, data.split(b"\n"))) > LINE_BYTES_MAX
+
+
 def _part(kind: str, content: str) -> bytes:
     """One body part: as it is when it is ASCII in short lines, else quoted-printable, which any server carries."""
-    data = _LINE_ENDS.sub("\n", content).encode("utf-8", "replace")
+    data = content.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace")
     if not data.endswith(b"\n"):
         data += b"\n"
     encoding = b"7bit"
-    if not data.isascii() or b"\0" in data or max(map(len, data.split(b"\n"))) > LINE_BYTES_MAX:
+    if not data.isascii() or b"\0" in data or _has_long_line(data):
         data, encoding = b2a_qp(data, istext=True), b"quoted-printable"
     return b"".join(
         (

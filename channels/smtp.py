@@ -4,13 +4,24 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import aiosmtplib
-from aiosmtplib import SMTP, SMTPException, SMTPResponseException
+from aiosmtplib import (
+    SMTP,
+    SMTPException,
+    SMTPHeloError,
+    SMTPReadTimeoutError,
+    SMTPResponse,
+    SMTPResponseException,
+    SMTPServerDisconnected,
+)
+from aiosmtplib.email import quote_address
 
 from channels.channel import Limits, Receipt, Request
+from channels.deadlines import Deadlines
 from channels.mime import sender_of
 from config.smtp_server import SmtpServer
 
@@ -23,6 +34,9 @@ IDLE_S_MAX: Final = 20.0
 QUIT_S: Final = 1.0
 REASON_CHARS_MAX: Final = 500
 _LINE_ENDS: Final = re.compile(rb"\r\n?|\n")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9.-]+")
+_DONE: Final = 250
+_TAKES_RECIPIENT: Final = (250, 251)
 _GO_AHEAD: Final = 354
 _UNAVAILABLE: Final = 421
 _REFUSED: Final = 500
@@ -69,6 +83,7 @@ class Smtp:
         self._final_answer_s = final_answer_s
         self._tls: ssl.SSLContext | None = None
         self._kept: list[tuple[SMTP, float]] = []
+        self._answers, self._final_answers = Deadlines(), Deadlines()
 
     async def attempt(self, request: Request) -> Receipt:
         """Hand over one mail, once its server waits for it and it is still ours."""
@@ -95,13 +110,17 @@ class Smtp:
         """Say goodbye on the kept connections."""
         kept, self._kept = self._kept, []
         await asyncio.gather(*(_quit(client) for client, _ in kept))
+        self._answers.close()
+        self._final_answers.close()
 
     async def _ready(self, sender: str, address: str) -> SMTP:
         """A connection on which the server waits for the mail itself."""
         client = await self._with_sender(sender)
         try:
-            await client.rcpt(address)
-            answer = await client.execute_command(b"DATA")
+            answer = await self._ask(client, b"RCPT", b"TO:" + _path(address))
+            if answer.code not in _TAKES_RECIPIENT:
+                raise SMTPResponseException(answer.code, answer.message)
+            answer = await self._ask(client, b"DATA")
             if answer.code != _GO_AHEAD:
                 raise aiosmtplib.SMTPDataError(answer.code, answer.message)
         except (SMTPException, OSError) as error:
@@ -118,7 +137,9 @@ class Smtp:
             kept = self._take()
             client = kept or await self._connect()
             try:
-                await client.mail(sender)
+                answer = await self._ask(client, b"MAIL", b"FROM:" + _path(sender))
+                if answer.code != _DONE:
+                    raise SMTPResponseException(answer.code, answer.message)
             except (SMTPException, OSError) as error:
                 client.close()
                 gone = isinstance(error, aiosmtplib.SMTPServerDisconnected)
@@ -131,6 +152,13 @@ class Smtp:
                 client.close()
                 raise
             return client
+
+    async def _ask(self, client: SMTP, *words: bytes) -> SMTPResponse:
+        """A command and its answer, within the time that one may take; a client that is late is closed."""
+        if client.is_ehlo_or_helo_needed:
+            await _greet(client)
+        with _watched(client, self._answers, ANSWER_S):
+            return await client.execute_command(*words, timeout=None)
 
     async def _connect(self) -> SMTP:
         server = self._server
@@ -159,9 +187,10 @@ class Smtp:
         protocol = client.protocol
         if protocol is None or not protocol.is_connected:
             return "retry", "connection_failed: lost before the mail was sent"
-        protocol.write(_LINE_ENDS.sub(b"\r\n", mail).replace(b"\r\n.", b"\r\n..") + b".\r\n")
+        protocol.write(_on_the_wire(mail))
         try:
-            answer = await protocol.read_response(timeout=self._final_answer_s)
+            with _watched(client, self._final_answers, self._final_answer_s):
+                answer = await protocol.read_response()
         except (SMTPException, OSError) as error:
             client.close()
             return "held", f"uncertain: the mail was sent, its answer is missing ({type(error).__name__})"
@@ -193,6 +222,54 @@ class Smtp:
             client.close()
         if client.is_connected:
             self._kept.append((client, asyncio.get_running_loop().time()))
+
+
+class _Watch:
+    """Closes a connection whose answer is late."""
+
+    def __init__(self, client: SMTP) -> None:
+        self._client = client
+        self.is_late = False
+
+    def expire(self) -> None:
+        self.is_late = True
+        self._client.close()
+
+
+@contextmanager
+def _watched(client: SMTP, deadlines: Deadlines, within_s: float) -> Iterator[None]:
+    """Wait for an answer at most so long. Raises SMTPReadTimeoutError when it is late."""
+    watch = _Watch(client)
+    deadlines.add(watch, asyncio.get_running_loop().time() + within_s)
+    try:
+        yield
+    except SMTPServerDisconnected:
+        if watch.is_late:
+            raise SMTPReadTimeoutError("no answer in time") from None
+        raise
+    finally:
+        deadlines.remove(watch)
+
+
+async def _greet(client: SMTP) -> None:
+    """Say EHLO, or HELO to a server that knows only that."""
+    try:
+        await client.ehlo()
+    except SMTPHeloError:
+        if not client.is_connected:
+            raise
+        await client.helo()
+
+
+def _path(address: str) -> bytes:
+    """An address as SMTP's commands name it."""
+    return f"<{address}>".encode("ascii") if _PLAIN.fullmatch(address) else quote_address(address).encode("ascii")
+
+
+def _on_the_wire(mail: bytes) -> bytes:
+    """A mail with SMTP's line ends, its dots doubled where they begin a line, and its end."""
+    lines = mail.replace(b"\n", b"\r\n") if b"\r" not in mail else _LINE_ENDS.sub(b"\r\n", mail)
+    return lines.replace(b"\r\n.", b"\r\n..") + b".\r\n"
 
 
 def _told(error: Exception) -> tuple[str, str]:

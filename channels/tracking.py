@@ -29,10 +29,15 @@ class Links:
         self._base = base
         self._keys = keys
         self._claims = claims
+        self._clicks: dict[str, str] = {}
 
     def click(self, url: str) -> str:
         """The link that leads to a web address by our door; one that is ours already stays as it is."""
-        return url if url.startswith(f"{self._base}/t/") else self._link("click", url)
+        found = self._clicks.get(url)
+        if found is None:
+            found = url if url.startswith(f"{self._base}/t/") else self._link("click", url)
+            self._clicks[url] = found
+        return found
 
     @cached_property
     def pixel(self) -> str:

@@ -5,6 +5,7 @@ from hashlib import blake2b
 from typing import Final
 
 USERS_REMEMBERED_MAX: Final = 16_384
+DEFINITIONS_REMEMBERED_MAX: Final = 4_096
 
 
 def _framed(*parts: str) -> bytes:
@@ -59,6 +60,7 @@ def currents_id(*parts: str) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+@lru_cache(DEFINITIONS_REMEMBERED_MAX)
 def definition_api_id(kind: str, name: str) -> str:
     """The API id of a campaign or a message variation, in the shape of a UUID, derived from its name."""
     return currents_id("definition", kind, name)

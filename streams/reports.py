@@ -196,6 +196,7 @@ class _Count:
         self._noted = noted
         self._campaign = noted.campaign_name or ""
         self._variant = noted.message_variation_name or ""
+        self._own: list[Counts] | None = None
 
     def take(self, event_type: str) -> None:
         """Count it by its type."""
@@ -225,7 +226,9 @@ class _Count:
         return [self._table.counts(Bucket(name, variant, unit, number)) for unit, number in numbers.items()]
 
     def _add(self, name: str) -> None:
-        for counts in self._buckets(self._noted.time):
+        if self._own is None:
+            self._own = self._buckets(self._noted.time)
+        for counts in self._own:
             setattr(counts, name, getattr(counts, name) + 1)
 
     def _send(self, channel: str) -> None:

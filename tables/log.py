@@ -1,7 +1,8 @@
 """The embedded log: topics and partitions in RocksDB, appended in batches as Kafka appends them."""
 
 import asyncio
-from collections import defaultdict, deque
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
@@ -210,28 +211,40 @@ class _Stretch(msgspec.Struct, frozen=True):
     size: int
 
 
+_NO_STRETCH: Final = _Stretch(0, 0, [], 0)
+
+
 class _Tail:
     """The newest records of a partition, kept so that readers who are close need no read and no decode."""
 
     def __init__(self) -> None:
-        self._stretches: deque[_Stretch] = deque()
+        self._firsts: list[int] = []
+        self._stretches: list[_Stretch] = []
+        self._gone = 0
         self._size = 0
 
     def add(self, first: int, append_ms: int, outputs: list[Output]) -> None:
         """Keep what was appended at an offset; records are made of it when somebody reads."""
         size = sum([len(output.value) for output in outputs]) + _BATCH_OVERHEAD * len(outputs)
+        self._firsts.append(first)
         self._stretches.append(_Stretch(first, append_ms, outputs, size))
         self._size += size
-        while self._size > TAIL_BYTES_MAX and self._stretches:
-            self._size -= self._stretches.popleft().size
+        while self._size > TAIL_BYTES_MAX and self._gone < len(self._stretches):
+            self._size -= self._stretches[self._gone].size
+            self._stretches[self._gone] = _NO_STRETCH
+            self._gone += 1
+        if self._gone * 2 > len(self._stretches):  # so that what is removed costs as much as what was added
+            del self._stretches[: self._gone], self._firsts[: self._gone]
+            self._gone = 0
 
     def read(self, offset: int, end: int, records_max: int, bytes_max: int) -> list[Record] | None:
         """Records from the offset on, below `end`; None when the offset is not in the tail."""
-        if not self._stretches or offset < self._stretches[0].first:
+        if self._gone == len(self._firsts) or offset < self._firsts[self._gone]:
             return None
         records: list[Record] = []
         size = 0
-        for stretch in self._stretches:
+        for index in range(bisect_right(self._firsts, offset, self._gone) - 1, len(self._stretches)):
+            stretch = self._stretches[index]
             if stretch.first >= end:
                 break
             for output in stretch.outputs[max(0, offset - stretch.first) :]:

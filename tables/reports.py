@@ -78,16 +78,16 @@ class ReportsTable:
         self._prefix = partition.to_bytes(2, "big")
         self._stored: dict[bytes, bytes | None] = {}
         self._rows: dict[bytes, Counts | About | Seen] = {}
+        self._counts: dict[Bucket, Counts] = {}
         self._days: dict[bytes, int] = {}
 
     def counts(self, bucket: Bucket) -> Counts:
         """The counts of a bucket."""
-        key = self._prefix + counts_key(bucket)
-        row = self._rows.get(key)
+        row = self._counts.get(bucket)
         if row is None:
+            key = self._prefix + counts_key(bucket)
             data = self._read(key)
-            row = self._rows[key] = Counts() if data is None else _decode_counts(data)
-        assert isinstance(row, Counts)
+            row = self._counts[bucket] = self._rows[key] = Counts() if data is None else _decode_counts(data)
         return row
 
     def about(self, campaign: str) -> About:
@@ -142,6 +142,7 @@ class ReportsTable:
             if data != self._stored[key]:
                 batch.put(FAMILY, key, data)
         self._rows.clear()
+        self._counts.clear()
         self._days.clear()
         self._stored.clear()
         return told

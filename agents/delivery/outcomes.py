@@ -1,6 +1,10 @@
 """Outcomes: what a user's row is told of a dispatch, and how a crash between attempt and outcome is settled."""
 
+import asyncio
 from collections.abc import Callable
+from functools import cache
+
+from prometheus_client import Counter
 
 from agents.delivery.writer import Stage, Writer
 from channels.channel import Provider, Receipt, Request
@@ -13,11 +17,16 @@ from tables.dispatches import Dispatch, Dispatches
 from tables.store import Batch
 
 
+@cache
+def _counted(channel: str, kind: str) -> Counter:
+    return metrics.OUTCOMES.labels(channel, kind)
+
+
 def outcome_of(
     partition: int, dispatch: Dispatch, kind: OutcomeKind, duration_ms: int = 0, *, is_delivered: bool = False
 ) -> Output:
     """The letter that tells what became of a dispatch at its last attempt."""
-    metrics.OUTCOMES.labels(dispatch.channel, kind).inc()
+    _counted(dispatch.channel, kind).inc()
     attempt = max(1, dispatch.attempts)
     outcome = Outcome(
         dispatch.dispatch_id,
@@ -53,11 +62,13 @@ async def settle_uncertain(
         if requests:
             receipts += await provider.settle(requests)
     told = {receipt.dispatch_id: receipt for receipt in receipts}
+    stages: list[Stage] = []
     for name, dispatch in uncertain.items():
         reason = f"uncertain: attempted by {dispatch.provider or 'another provider'}, which is not set up now"
         receipt = told.get(name) or Receipt(name, "held", reason)
         again = receipt.kind == "retry"
-        await writer.change(_attempt_again(table, dispatch) if again else finished(table, dispatch, receipt))
+        stages.append(_attempt_again(table, dispatch) if again else finished(table, dispatch, receipt))
+    await asyncio.gather(*map(writer.change, stages))  # in few commits, however many they are
 
 
 def _attempt_again(table: Dispatches, dispatch: Dispatch) -> Stage:

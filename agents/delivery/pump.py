@@ -16,14 +16,16 @@ from tables.dispatches import LANES_MAX, Dispatch, Dispatches
 
 TAKEN_MAX: Final = 64
 SILENT_PER_HOST: Final = 1
+BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of rendered requests between attempt and outcome, and those of one turn more: no more of them are begun."""
 
 
 class Pump:
     """The attempts of one channel, of all open partitions. What waits stays in the tables; memory is bounded.
 
-    Transactional sends are taken first, and of all places, the channel's and each host's, a quarter is kept for them
-    (`bulk_max`). A host that gives no answer gets one attempt of each lane at a time until it does, so that hung hosts
-    leave room.
+    Transactional sends are taken first, and of all places, the channel's and each host's, and of the memory, a quarter
+    is kept for them (`bulk_max`). A host that gives no answer gets one attempt of each lane at a time until it does,
+    so that hung hosts leave room.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Pump:
         self._wake = asyncio.Event()
         self._resting = False
         self._inside: dict[Lane, int] = dict.fromkeys(LANES, 0)
+        self._bytes: dict[Lane, int] = dict.fromkeys(LANES, 0)
         self._pumping: asyncio.Task[None] | None = None
 
     def join(self, partition: int, table: Dispatches) -> None:
@@ -169,12 +172,23 @@ class Pump:
 
     def give_back(self, dispatch: Dispatch) -> None:
         """The place is not needed after all."""
-        self._leave(dispatch.kind, dispatch.lane)
+        self._leave(dispatch.kind, dispatch.lane, len(dispatch.request))
 
     def _free(self, lane: Lane) -> int:
         """Places of the channel that a lane may still have."""
         free = self._limits.in_flight - sum(self._inside.values())
-        return free if lane == "transactional" else min(free, bulk_max(self._limits.in_flight) - self._inside[lane])
+        if lane == "bulk":
+            free = min(free, bulk_max(self._limits.in_flight) - self._inside[lane])
+        if free > 0 and self._is_large(lane):
+            metrics.LIMIT_HITS.labels("in_flight_bytes").inc()
+            return 0
+        return free
+
+    def _is_large(self, lane: Lane) -> bool:
+        """Whether the requests under way take as much memory as a lane may have."""
+        if sum(self._bytes.values()) >= BYTES_MAX:
+            return True
+        return lane == "bulk" and self._bytes[lane] >= bulk_max(BYTES_MAX)
 
     def _room(self, name: str) -> int:
         """Places of a host that one of its lanes may still have."""
@@ -187,6 +201,7 @@ class Pump:
     def _enter(self, dispatch: Dispatch) -> None:
         self._inside[dispatch.kind] += 1
         self._lanes[dispatch.lane] += 1
+        self._bytes[dispatch.kind] += len(dispatch.request)
 
     def _begin(self, partition: int, dispatch: Dispatch) -> None:
         self._run_task(partition, self._one(partition, dispatch))
@@ -215,12 +230,12 @@ class Pump:
             raise
         finally:
             for dispatch in left:
-                self._leave(dispatch.kind, dispatch.lane)
+                self._leave(dispatch.kind, dispatch.lane, len(dispatch.request))
         for dispatch in taken:
             self._begin(partition, dispatch)
 
     async def _one(self, partition: int, dispatch: Dispatch) -> None:
-        kind, lane = dispatch.kind, dispatch.lane
+        kind, lane, size = dispatch.kind, dispatch.lane, len(dispatch.request)  # as they are while it is open
         try:
             self._heard(host_of(lane), is_silent=await self._carry(partition, dispatch))
         except Revoked:
@@ -231,10 +246,11 @@ class Pump:
             self._fail(error)
             raise
         finally:
-            self._leave(kind, lane)
+            self._leave(kind, lane, size)
 
-    def _leave(self, kind: Lane, lane: str) -> None:
+    def _leave(self, kind: Lane, lane: str, size_bytes: int) -> None:
         self._inside[kind] -= 1
+        self._bytes[kind] -= size_bytes
         self._lanes[lane] -= 1
         if self._lanes[lane] <= 0:
             del self._lanes[lane]

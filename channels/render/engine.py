@@ -17,6 +17,7 @@ from liquid.exceptions import (
 from channels.render.errors import RenderFailure, RenderLimit, TemplateError
 from channels.render.filter_table import UNFIT, Filter, filter_table
 from channels.render.limits import BLOCK_DEPTH_MAX, CONTEXT_DEPTH_MAX, TEMPLATE_BYTES_MAX
+from channels.render.plain import plain_of
 from channels.render.scope import Output, Scope
 from channels.render.syntax import Translation, root, translate
 from channels.render.tags import use_tags
@@ -51,10 +52,11 @@ class RenderContext(msgspec.Struct, frozen=True):
 class Template:
     """A compiled template; it holds no state between renders, and threads may share it."""
 
-    __slots__ = ("_bound", "_one_line", "_translation")
+    __slots__ = ("_bound", "_one_line", "_plain", "_translation")
 
     def __init__(self, bound: BoundTemplate, translation: Translation, *, one_line: bool) -> None:
         self._bound = bound
+        self._plain = plain_of(bound.nodes)
         self._translation = translation
         self._one_line = one_line
 
@@ -66,15 +68,20 @@ class Template:
             RenderFailure: the data does not fit, such as a number compared with a word; says where.
             RenderLimit: a limit of `channels.render.limits` was exceeded.
         """
-        scope = Scope(self._bound, _names(context), context.now_s)
+        names = _names(context)
+        text = None if self._plain is None else self._plain.render(names)
+        if text is None:
+            text = self._render_nodes(Scope(self._bound, names, context.now_s))
+        return Rendered(_LINE_ENDS.sub(" ", text).strip() if self._one_line else text)
+
+    def _render_nodes(self, scope: Scope) -> str:
         output = Output()
         try:
             for node in self._bound.nodes:
                 self._render_node(node, scope, output)
         except LiquidInterrupt:
             pass  # `break` outside any loop ends the text, as in Liquid
-        text = output.getvalue()
-        return Rendered(_LINE_ENDS.sub(" ", text).strip() if self._one_line else text)
+        return output.getvalue()
 
     def _render_node(self, node: Node, scope: Scope, output: Output) -> None:
         """Render one node, turning whatever its data may cause into an error of the tree, with a place.

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from agents.delivery import agent
+from agents.delivery import agent, pump
 from agents.delivery.held import change_held_offline
 from channels.channel import Receipt, Request
+from config import metrics
 from streams.errors import OutsideFailing
 from streams.policy.retry import RETRIES_MAX, retry_delay_s
 from tests.agents.deliveries import Steered, delivering
@@ -61,6 +62,26 @@ async def test_a_hung_host_holds_up_no_other(tmp_path: Path) -> None:
         assert len(numbers) == 100
         # Two at once may swap, no more.
         assert all(abs(at - place) <= 2 for place, at in enumerate(sorted(numbers).index(each) for each in numbers))
+
+
+async def test_large_requests_bound_what_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests under way that fill their memory let no more begin, though places are free, and all are sent at last."""
+    monkeypatch.setattr(pump, "BYTES_MAX", 1)
+    before = metrics.LIMIT_HITS.labels("in_flight_bytes")._value.get()
+    hooks = Steered(in_flight=256, per_host=256, at_once=256)
+    hooks.hangs = lambda request: True
+    async with delivering(tmp_path, webhook=hooks) as rig:
+        for at in range(0, 300, 100):
+            await rig.record(*(rig.send(number, "webhook") for number in range(at, at + 100)))
+        await rig.until(lambda: hooks.asked)
+        await asyncio.sleep(0.05)
+        assert hooks.running <= pump.TAKEN_MAX
+        hooks.hangs = lambda request: False
+        await rig.until(lambda: rig.delivery.idle)
+
+        assert rig.states == {"sent": 300}
+        assert hooks.most <= pump.TAKEN_MAX
+    assert metrics.LIMIT_HITS.labels("in_flight_bytes")._value.get() > before
 
 
 async def test_a_silent_host_gets_one_attempt_at_a_time(tmp_path: Path) -> None:

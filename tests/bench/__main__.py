@@ -208,9 +208,12 @@ class Run:
     def providers(self) -> None:
         """Messages per second and processor time per message, to minimal local providers."""
         found = self.results["providers"] = []
+        sends = self._arguments.sends
         for channel in providers.CHANNELS:
             _say(f"providers: {channel}")
-            found.append(run_child("tests.bench.providers", providers.Plan(channel, users=self._arguments.sends)))
+            found.append(run_child("tests.bench.providers", providers.Plan(channel, users=sends)))
+        _say("providers: email, untracked")
+        found.append(run_child("tests.bench.providers", providers.Plan("email", users=sends, tracked=False)))
         self.results["lanes"] = []
         for channel in providers.CHANNELS:
             _say(f"lanes: {channel}")

@@ -38,7 +38,11 @@ CAMPAIGNS: Final[dict[str, dict[str, Any]]] = {
         "to": "{{ ${first_name} }} <{{ ${email_address} }}>",
         "subject": "{{ ${first_name} }}, your order {{ event_properties.${order} }} is on its way",
         "text": "Hello {{ ${first_name} | default: 'you' }},\n\nyour order {{ event_properties.${order} }} has left us."
-        "\nIt goes to {{ ${home_city} }}.\n\nYours\n",
+        "\nIt goes to {{ ${home_city} }}: https://shop.example/orders/{{ event_properties.${order} }}\n\nYours\n",
+        "html": "<html><body><p>Hello {{ ${first_name} | default: 'you' }},</p>"
+        '<p>your order <a href="https://shop.example/orders/{{ event_properties.${order} }}">'
+        "{{ event_properties.${order} }}</a> has left us. It goes to {{ ${home_city} }}.</p>"
+        '<p>Yours, <a href="https://shop.example/">the shop</a></p></body></html>',
     },
     "webhook": {
         "body": '{"user": "{{ ${user_id} }}", "name": "{{ ${first_name} }}", '
@@ -54,7 +58,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What one process measures: so many users, each of whom is sent one message of a channel.
 
     `lanes` puts as many sends of a fan-out in front of so many events, each of which becomes a transactional send; the
-    sink waits `wait_s` before each answer.
+    sink waits `wait_s` before each answer. Mails are `tracked` as they are by default: links, opens, one-click
+    unsubscribing, bounces.
     """
 
     channel: Channel
@@ -66,6 +71,7 @@ class Plan(msgspec.Struct, frozen=True):
     partitions: int = 8
     broker: str = "embedded://"
     cities: int = 6
+    tracked: bool = True
 
 
 @contextmanager
@@ -132,6 +138,7 @@ def settings_of(plan: Plan, folder: Path, port: int) -> Settings:
         smtp=f"smtp://127.0.0.1:{port}" if plan.channel == "email" else None,
         webhook_url=f"http://127.0.0.1:{port}/hook" if plan.channel == "webhook" else None,
         http_allow="127.0.0.1/32",
+        tracking_url="https://links.shop.example" if plan.tracked else None,
     )
 
 
@@ -167,6 +174,7 @@ async def deliver(settings: Settings, plan: Plan, provider: Sink) -> dict[str, A
     assert states == {plan.channel: {"sent": plan.users}}, states
     return {
         "channel": plan.channel,
+        "tracked": plan.tracked and plan.channel == "email",
         "sends": plan.users,
         "distinct": found["distinct"],
         "sends_per_s": round(plan.users / found["seconds"]),

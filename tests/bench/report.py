@@ -136,10 +136,13 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> li
 
 def _providers(results: Result) -> Iterable[str]:
     rows = [
-        (each["channel"], each["sends"], f"{each['sends_per_s']:,}", each["cpu_us"], each["sink_cpu_us"])
+        (
+            *(each["channel"], "yes" if each["tracked"] else "no", each["sends"]),
+            *(f"{each['sends_per_s']:,}", each["cpu_us"], each["sink_cpu_us"]),
+        )
         for each in results.get("providers", ())
     ]
-    head = ("channel", "sends", "sends/s", "CPU µs", "CPU µs of the sink")
+    head = ("channel", "tracked", "sends", "sends/s", "CPU µs", "CPU µs of the sink")
     return _table("Providers: a backlog of decided sends, delivered", head, rows)
 
 

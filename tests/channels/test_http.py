@@ -251,6 +251,36 @@ async def test_faults_on_the_way_are_retried(monkeypatch: pytest.MonkeyPatch) ->
     assert found["reset"].reason.startswith("connection_failed: ")
 
 
+async def test_a_hang_on_a_kept_connection_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that answered before, and then says nothing, is given up in time, and the next call has another."""
+    monkeypatch.setattr(http, "TOTAL_S", 0.3)
+    async with serving() as endpoint, calling() as calls:
+        sockets = set[object]()
+        hung = asyncio.Event()
+
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            assert request.transport is not None
+            sockets.add(request.transport.get_extra_info("peername"))
+            if len(endpoint.requests) == 3:
+                hung.set()
+                await asyncio.sleep(60)
+            return web.Response(text="thanks")
+
+        endpoint.answer = answer
+        found = [(await calls.attempt(hook(endpoint.url))).kind for _ in range(2)]
+        began = asyncio.get_running_loop().time()
+        silent = await calls.attempt(hook(endpoint.url))
+        took_s = asyncio.get_running_loop().time() - began
+        assert hung.is_set()
+        assert len(sockets) == 1
+        found.append((await calls.attempt(hook(endpoint.url))).kind)
+
+    assert found == ["sent", "sent", "sent"]
+    assert silent == Receipt(NAME, "retry", "timeout: no answer in time", is_silent=True)
+    assert took_s > 0.28
+    assert len(sockets) == 2
+
+
 async def test_an_endless_answer_is_cut() -> None:
     """Of a body without end a bounded part is read, the status stands, and nothing is unpacked."""
     async with serving() as endpoint, calling() as calls:

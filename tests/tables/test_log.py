@@ -1,5 +1,6 @@
 """The embedded log reads the same from its tail in memory as from the store, whatever was appended how."""
 
+import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -70,6 +71,21 @@ def test_tail_and_store_read_alike(groups: list[list[Output]], reads: list[Bound
             assert log.read(*PLACE, *bounds) == wanted
             assert Log(store).read(*PLACE, *bounds) == wanted
         store.close()
+
+
+def test_what_left_the_tail_is_read_from_the_store(tmp_path: Path) -> None:
+    """Of more than the tail holds, every reader gets the same records, however far behind it is."""
+    dice = random.Random(7)
+    store = Store(tmp_path)
+    log = Log(store)
+    groups: list[list[Output]] = []
+    for at in range(60):
+        sizes = [dice.choice((10, 3_000, 90_000, 600_000)) for _ in range(dice.randint(1, 3))]
+        groups.append([Output(*PLACE, None, bytes([at]) * size) for size in sizes])
+        append(store, log, groups[-1], 1_000 + at)
+        for bounds in (Bounds(dice.randint(0, 2 * at + 1), dice.randint(1, 9), 200_000) for _ in range(8)):
+            assert log.read(*PLACE, *bounds) == expected(groups, bounds)
+    store.close()
 
 
 def test_nothing_is_read_before_it_is_written(tmp_path: Path) -> None:
