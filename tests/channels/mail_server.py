@@ -14,7 +14,8 @@ class MailServer:
     """What was taken, and what to do with the next mails: `faults` maps a recipient's local part to a fault.
 
     `rcpt-550` and the like answer that command with that code; `rcpt-drop`, `data-drop` and `end-drop` cut
-    the connection at RCPT, after DATA's 354 and after the whole mail was taken; `hang` says nothing after it.
+    the connection at RCPT, after DATA's 354 and after the whole mail was taken; `hang` says nothing after it, and
+    `rcpt-hang` nothing to RCPT.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,9 @@ class MailServer:
         fault = self.fault(address)
         if fault == "rcpt-drop":
             self.drop(server)
+        elif fault == "rcpt-hang":
+            self.hanging.append(asyncio.Event())
+            await self.hanging[-1].wait()
         elif fault.startswith("rcpt-"):
             return f"{fault[5:8]} 5.1.1 no such user"
         envelope.rcpt_tos.append(address)

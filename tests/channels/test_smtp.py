@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
+from channels import smtp as smtp_module
 from channels.channel import Envelope, Receipt, Request
 from channels.email import compile_
 from channels.render.engine import RenderContext, Renderer
@@ -60,6 +61,18 @@ async def test_what_each_fault_becomes(to: str, kind: str, reason: str, taken: i
     assert receipt.reason.startswith(reason)
     assert len(server.taken) == taken + 1
     assert after == Receipt(NAME, "sent", is_delivered=True)
+
+
+async def test_a_server_silent_before_the_mail_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that is not answered in time has its mail retried, and the next goes over another connection."""
+    monkeypatch.setattr(smtp_module, "ANSWER_S", 0.3)
+    async with mail_server() as server, sending(server) as smtp:
+        first = await smtp.attempt(mail("ok@example.com"))
+        silent = await smtp.attempt(mail("rcpt-hang@example.com"))
+        after = await smtp.attempt(mail("ok@example.com"))
+
+    assert (silent.kind, silent.reason) == ("retry", "timeout: no answer in time")
+    assert (first.kind, after.kind, len(server.taken)) == ("sent", "sent", 2)
 
 
 @pytest.mark.parametrize(("code", "kind"), [(550, "failed"), (451, "retry"), (421, "retry")])
