@@ -24,7 +24,7 @@ from agents.status.about import about
 from agents.status.board import Board
 from agents.status.crew import Crew
 from agents.status.families import exposition
-from agents.web.campaigns import merge_campaigns, under_way
+from agents.web.campaigns import merge_campaigns, sending_of
 from agents.web.campaigns_page import campaign_routes
 from agents.web.control import ControlClient, ControlServer
 from agents.web.doors import doors
@@ -180,10 +180,7 @@ class Fleet:
         """A command's answer, merged from the workers that it concerns."""
         if command == "status":
             await self.board.look()
-            sending: JSONValue = []
-            with suppress(OSError, HeadraceError):  # the board names a worker that does not answer
-                sending = under_way(await self.ask("campaigns", {}))
-            return {**self.board.summary(), "sending": sending}
+            return {**self.board.summary(), "sending": await sending_of(self)}
         if command == "report":
             return await self._campaigns.answer(**args)
         if command in KEY_COMMANDS:

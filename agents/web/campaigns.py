@@ -1,15 +1,21 @@
 """What operators see of campaigns: whether one is scheduled, under way or done, how far it is, and until when."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from agents.web.replay import Asked
 from streams.campaigns.trigger import Campaign
+from streams.errors import HeadraceError
 from streams.fanouts import FIRST_LOCAL_MS, FanOut
 from streams.positions import Position
 from streams.times import format_time
 from streams.workspace import Workspace
 
 Answer = dict[str, Any]
+
+ANSWER_S_MAX: Final = 0.5
+"""A look at the state of everything does not wait for a worker that stands still."""
 
 STATES: Final = ("sending", "paused", "cancelled", "scheduled", "live", "done")
 """The first that holds in one worker holds for the campaign. `live`: it is started by what users do."""
@@ -94,6 +100,16 @@ def under_way(rows: Iterable[Answer]) -> list[Answer]:
     names = ("campaign", "decided", "users", "ends")
     running = (row for row in rows if row["state"] == "sending" and row["decided"] < row["users"])
     return [{name: row[name] for name in names} for row in running]
+
+
+async def sending_of(asked: Asked) -> list[Answer]:
+    """The fan-outs under way; none where a worker does not answer at once, of which the board tells."""
+    try:
+        async with asyncio.timeout(ANSWER_S_MAX):
+            rows: Any = await asked.ask("campaigns", {})
+    except (OSError, HeadraceError):
+        return []
+    return under_way(rows)
 
 
 def merge_campaigns(answers: list[list[Answer]]) -> list[Answer]:

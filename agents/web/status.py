@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from agents.status.board import Board
-from agents.web.campaigns import under_way
+from agents.web.campaigns import sending_of
 from agents.web.keys import Keys
 from agents.web.replay import Asked, replay_all
 from streams.errors import HeadraceError
@@ -64,16 +64,9 @@ class StatusPage:
         after = request.query.get("after_ms", "0")
         if not (after.isdecimal() and after.isascii()):
             return _said(400, f"after_ms={after[:20]!r}: give milliseconds since 1970")
-        sending = await self._sending()
+        sending = await sending_of(self._asked)
         report = {**self._board.report(int(after)), "sending": sending, "can_replay": self._keys is not None}
         return web.Response(body=msgspec.json.encode(report), content_type="application/json", headers=HEADERS)
-
-    async def _sending(self) -> list[dict[str, Any]]:
-        """The fan-outs under way; nothing where no worker tells of them, which the board says."""
-        try:
-            return under_way(await self._asked.ask("campaigns", {}))
-        except (HeadraceError, OSError):
-            return []
 
     async def _replay(self, request: web.Request) -> web.Response:
         if self._keys is None or not self._keys.allow(request.headers.get("Authorization", "")):

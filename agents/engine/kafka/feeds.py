@@ -158,7 +158,7 @@ class Feeds:
             while True:
                 for leader, wanted in self._readers[line.name].by_leader(self._hungry(line)).items():
                     if leader not in asked:
-                        asked[leader] = asyncio.create_task(self._ask(line, leader, wanted))
+                        asked[leader] = asyncio.create_task(self._ask(line, leader, wanted, self._version))
                 if asked:
                     done, _ = await asyncio.wait(asked.values(), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
                     for leader in [leader for leader, task in asked.items() if task in done]:
@@ -183,9 +183,9 @@ class Feeds:
             if topic in line.topics and feed.is_hungry
         }
 
-    async def _ask(self, line: Line, leader: int, wanted: dict[TopicPartition, int]) -> None:
-        """One fetch, and its records into the buffers, unless others are followed by then."""
-        version, began = self._version, perf_counter()
+    async def _ask(self, line: Line, leader: int, wanted: dict[TopicPartition, int], version: int) -> None:
+        """One fetch, and its records into the buffers, unless others are followed by then, or by the begin of it."""
+        began = perf_counter()
         try:
             fetched = await self._readers[line.name].fetch(leader, wanted, PARTITION_BYTES, ANSWER_BYTES_MAX)
         except OffsetOutOfRangeError as error:
