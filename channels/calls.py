@@ -54,7 +54,7 @@ class Calls:
         call = _decode(request.body)
         try:
             target = self._target(call.url)
-            answer = await self._client.request(call.method, target, call.headers, call.body.encode())
+            answer = await self._client.request(call.method, target, call.headers, call.body.encode(), request.proof)
         except (UrlRefused, AddressRefused) as error:
             return Receipt(name, "failed", f"url_refused: {error}")
         except NoAnswer as error:

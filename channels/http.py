@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
@@ -17,6 +17,8 @@ from yarl import URL
 from channels.addresses import Guard
 from channels.deadlines import Deadlines
 from channels.http_connection import Came, Connection
+
+Proof = Callable[[], Awaitable[None]]
 
 TOTAL_S: Final = 90.0
 CONNECT_S: Final = 10.0
@@ -164,8 +166,10 @@ class HttpClient:
         self._resolved: dict[tuple[str, int], tuple[float, list[ResolveResult]]] = {}
         self._tls: ssl.SSLContext | None = None
 
-    async def request(self, method: str, target: Target, headers: dict[str, str], body: bytes) -> Answer:
-        """Make one request.
+    async def request(
+        self, method: str, target: Target, headers: dict[str, str], body: bytes, proof: Proof | None = None
+    ) -> Answer:
+        """Make one request. `proof` is asked again where it had to wait for a connection; what it raises is raised.
 
         Raises:
             AddressRefused: the host's name leads to an address that is not allowed.
@@ -175,7 +179,7 @@ class HttpClient:
         data = _request_bytes(method, target, headers, body)
         peer = (target.is_tls, target.host, target.port)
         try:
-            came = await self._exchange(peer, data, has_body=method != "HEAD")
+            came = await self._exchange(peer, data, proof, has_body=method != "HEAD")
         except TimeoutError:
             raise NoAnswer("timeout: no answer in time") from None
         except socket.gaierror:
@@ -185,16 +189,27 @@ class HttpClient:
             raise NoAnswer(f"connection_failed: {type(error).__name__}") from None
         return Answer(came.status, came.reason, came.body, _retry_after_s(came.headers))
 
-    async def _exchange(self, peer: Peer, data: bytes, *, has_body: bool) -> Came:
+    async def _exchange(self, peer: Peer, data: bytes, proof: Proof | None, *, has_body: bool) -> Came:
         connection = self._take(peer)
         if connection is None:
             async with asyncio.timeout(TOTAL_S):
-                return await self._exchange_on(await self._connect(peer), peer, data, has_body=has_body)
+                connection = await self._connect(peer)
+                await self._prove(connection, proof)
+                return await self._exchange_on(connection, peer, data, has_body=has_body)
         self._deadlines.add(connection, asyncio.get_running_loop().time() + TOTAL_S)
         try:
             return await self._exchange_on(connection, peer, data, has_body=has_body)
         finally:
             self._deadlines.remove(connection)
+
+    async def _prove(self, connection: Connection, proof: Proof | None) -> None:
+        """The host may have taken its time, or this process have stood still: is the request still ours to make?"""
+        if proof is not None:
+            try:
+                await proof()
+            except BaseException:
+                self._drop(connection)
+                raise
 
     async def _exchange_on(self, connection: Connection, peer: Peer, data: bytes, *, has_body: bool) -> Came:
         try:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -17,6 +18,7 @@ from channels.calls import Calls
 from channels.channel import Receipt, Request
 from channels.http import CheckedResolver, HttpClient
 from streams.codec import to_json
+from streams.errors import Revoked
 
 NAME = f"{7:032x}"
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -279,6 +281,26 @@ async def test_a_hang_on_a_kept_connection_is_cut(monkeypatch: pytest.MonkeyPatc
     assert silent == Receipt(NAME, "retry", "timeout: no answer in time", is_silent=True)
     assert took_s > 0.28
     assert len(sockets) == 2
+
+
+async def test_who_waited_for_a_connection_is_asked_again_whether_the_call_is_theirs() -> None:
+    """A worker that stood still while it connected calls nobody for a partition that it has lost meanwhile."""
+    async with serving() as endpoint, calling() as calls:
+        asked = 0
+
+        async def proof() -> None:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise Revoked("partition 3 belongs to another worker now")
+
+        request = msgspec.structs.replace(hook(endpoint.url), proof=proof)
+        with pytest.raises(Revoked):
+            await calls.attempt(request)
+        assert endpoint.requests == []
+        for _ in range(3):  # the first of these connects, the others use what is kept
+            assert await calls.attempt(request) == Receipt(NAME, "sent")
+        assert (asked, len(endpoint.requests)) == (2, 3)
 
 
 async def test_an_endless_answer_is_cut() -> None:
