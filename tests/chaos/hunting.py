@@ -56,8 +56,8 @@ async def cover(where: Path, names: list[str], seed: int, broker: str, result: R
 
 
 async def hunt(where: Path, name: str, seed: int, broker: str, result: Result) -> None:
-    """Plant a bug, and see whether the verifier finds it, in a session that was hit at all."""
-    dice, ignored = random.Random(seed), Result()
+    """Plant a bug, and see whether the verifier finds it, in a session that was hit at all, or the product tells it."""
+    dice, ignored, told_by = random.Random(seed), Result(), BUGS[name].told_by
     for number in range(HUNTS_MAX):
         folder = where.with_name(f"{where.name}-{number}")
         async with session(folder, seed + number, broker, name) as (one, subject):
@@ -65,7 +65,8 @@ async def hunt(where: Path, name: str, seed: int, broker: str, result: Result) -
                 await hit(one, subject, dice.choice(BUGS[name].points), dice, ignored)
             verdict = await one.verdict(subject)
         await asyncio.to_thread(shutil.rmtree, folder)
-        if verdict.faults and ignored.hits:
+        is_told = bool(told_by) and any(told_by in fault for fault in verdict.faults)
+        if verdict.faults and (ignored.hits or is_told):
             result.found[name] = verdict.faults[0]
             print(f"planted {name}: found, {verdict.faults[0][:150]}", file=sys.stderr, flush=True)
             return

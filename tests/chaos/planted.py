@@ -25,13 +25,17 @@ LATE: Final[list[asyncio.Task[None]]] = []
 
 
 class Bug(NamedTuple):
-    """The law it breaks, the function it replaces, and the crash points and faults that bring it to light."""
+    """The law it breaks, the function it replaces, and the crash points and faults that bring it to light.
+
+    `told_by`: words of the product's own, with which it refuses to start, perhaps before a point is reached.
+    """
 
     law: str
     target: str
     patch: Patch
     points: tuple[str, ...]
     transport: str = "embedded"
+    told_by: str = ""
 
 
 def _commit_before_ack(real: Any) -> Any:
@@ -221,6 +225,7 @@ BUGS: Final[dict[str, Bug]] = {
         _commit_later,
         ("write_batch.after", "users.commit.after"),
         "kafka",
+        "and the changelog ends at",
     ),
     "fan_out_restarted": Bug(
         "a fan-out decides each user once, whatever becomes of its steps",

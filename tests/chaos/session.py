@@ -317,7 +317,9 @@ class Session:
 
     async def _user(self, user: str) -> dict[str, Any]:
         with suppress(HeadraceError):
-            return dict(await self.ask("user", external_id=user))
+            found = await self.ask("user", external_id=user)
+            if found is not None:  # of a fleet, nobody knows the user
+                return dict(found)
         return {"events": {}, "attributes": {}, "segments": {}, "campaigns": {}}
 
     async def _is_applied(self) -> bool:
