@@ -16,7 +16,7 @@ from tests.chaos.result import Result
 from tests.chaos.session import Session, Subject, session
 
 TRIES_MAX = 3
-HUNTS_MAX = 3
+HUNTS_MAX = 6
 HUNT_KILLS = 6
 
 

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from streams import identity
+from streams import identity, users
+from streams.campaigns.planned import enter_planned
 from streams.fanning import Fanning
 from streams.mailbox import Happening
 from streams.reports import Seen
@@ -17,8 +18,8 @@ LATE_S: Final = 0.2
 
 
 def fan_out_restarted(real: Any) -> Any:
-    """After a start a fan-out begins anew, and no row knows that it was decided."""
-    touch = Fanning.touch
+    """After a start a fan-out begins anew, and no row knows that it was decided, or that its user has had it."""
+    touch, enter = Fanning.touch, enter_planned
 
     def unstamped(self: Fanning, user: Any, user_key: str, stepped: Any = None) -> None:
         fanned = user.fanned
@@ -34,7 +35,14 @@ def fan_out_restarted(real: Any) -> Any:
             fanout.cursor, fanout.rows = "", 0
         return bool(real(self, step, now_ms))
 
+    def forgetful(user: Any, user_key: str, campaign: Any, *rest: Any) -> Any:
+        history = user.campaigns.get(campaign.name)
+        if history is not None:
+            user.campaigns[campaign.name] = msgspec.structs.replace(history, last_ms=0)
+        return enter(user, user_key, campaign, *rest)
+
     setattr(Fanning, "touch", unstamped)  # noqa: B010
+    setattr(users, "enter_planned", forgetful)  # noqa: B010
     return begin_anew
 
 
