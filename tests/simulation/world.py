@@ -11,7 +11,7 @@ import aiosmtplib
 from yarl import URL
 
 from channels.addresses import Guard
-from channels.http import Answer, NoAnswer
+from channels.http import Answer, NoAnswer, Proof
 from tests.simulation.loop import Killed, Process, VirtualLoop
 
 HANG_S = 30.0
@@ -44,7 +44,9 @@ class Endpoint:
         self._world = world
         self._process = Process.current()
 
-    async def request(self, method: str, url: URL, headers: dict[str, str], body: bytes) -> Answer:
+    async def request(
+        self, method: str, url: URL, headers: dict[str, str], body: bytes, proof: Proof | None = None
+    ) -> Answer:
         world, dice = self._world, self._world.loop.dice
         if self._process is not None and not self._process.alive:
             raise Killed("a call after death")
