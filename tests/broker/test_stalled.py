@@ -23,6 +23,7 @@ async def waits_for_ever():
 async def main():
     task = asyncio.create_task(waits_for_ever(), name="the-silent-one")
     gc.freeze()
+    await asyncio.sleep(0)
     print("runs", flush=True)
     await task
 asyncio.run(main())
