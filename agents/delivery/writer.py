@@ -97,8 +97,10 @@ class Writer:
     async def close(self) -> None:
         """Write what waits, then stop: whoever hands in a change from then on is told Revoked."""
         if self._failed is None:
-            with suppress(Revoked):
-                await self.change(lambda batch, outputs: None, durable=True, lane="bulk")
+            with suppress(Revoked):  # one of each lane, whose sync is told behind that of all before it
+                await asyncio.gather(
+                    *(self.change(lambda batch, outputs: None, durable=True, lane=lane) for lane in LANES)
+                )
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
