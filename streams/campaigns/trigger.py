@@ -113,11 +113,14 @@ def _fields(messages: Iterable[Message]) -> TemplateFields:
 
 
 def is_eligible(history: CampaignHistory | None, campaign: Campaign, now_ms: int) -> bool:
-    """Whether a user may enter (again): never entered, or `re_eligible_after` has passed since the last."""
+    """Whether a user may enter (again): never entered, or `re_eligible_after` has passed since the last.
+
+    A last entry of later than now, which a merge brings from a partition whose clock is ahead, counts as of now.
+    """
     if history is None:
         return True
     after = campaign.re_eligible_after_ms
-    return after is not None and now_ms - history.last_ms >= after
+    return after is not None and max(0, now_ms - history.last_ms) >= after
 
 
 def accepts(campaign: Campaign, user: User, now_ms: int) -> bool:

@@ -168,6 +168,19 @@ def test_a_campaign_that_either_has_entered_does_not_start_again() -> None:
     assert [each.user for each in _sends(world)] == [DEVICE]
 
 
+@pytest.mark.parametrize(("after", "sends"), [("0s", [DEVICE, "ann"]), ("5s", [DEVICE])])
+def test_an_entry_from_a_partition_whose_clock_is_ahead_counts_as_of_now(after: str, sends: list[str]) -> None:
+    """Where everybody may enter at any time the known user may, though what the device entered lies in its future."""
+    files = _campaign("again", {"event": {"name": "like"}}, re_eligible_after=after)
+    world = Mailboxes(files, 3)
+    world.now_ms += 8_000
+    _play(world, _like(device_id="d1"))
+    world.now_ms -= 8_000
+    _play(world, _identify("ann"), _like(external_id="ann"))
+
+    assert [each.user for each in _sends(world)] == sends
+
+
 def test_what_waits_is_sent_to_the_known_user_under_an_id_of_its_own() -> None:
     """A delayed entry of the device moves behind the known user's entries, so no two dispatches share an id."""
     files = _campaign("later", {"event": {"name": "like"}}, delay="2h", re_eligible_after="1s")
