@@ -90,6 +90,7 @@ class Member:
         self._nursery = nursery
         self._order = order
         self._pid = 0
+        self._log_began = 0
         self._ending: asyncio.Future[int] | None = None
 
     @property
@@ -105,6 +106,7 @@ class Member:
     async def start(self, point: str = "", call: int = 1, *, freezes: bool = False) -> None:
         """Begin a life, to be killed, or frozen, at that call of the point."""
         self.mark.unlink(missing_ok=True)
+        self._log_began = self.log.stat().st_size if self.log.exists() else 0
         environment = {**self._order["environment"], "HEADRACE_DATA": str(self.data)}
         own = {"name": self.name, "environment": environment, "mark": str(self.mark), "log": str(self.log)}
         self._pid, self._ending = await self._nursery.begin(
@@ -143,8 +145,9 @@ class Member:
             await self.start()
 
     def last_words(self) -> str:
-        """The end of its log."""
-        return self.log.read_text("utf-8", "replace")[-LOG_CHARS:] if self.log.exists() else ""
+        """The end of what this life has logged."""
+        logged = self.log.read_bytes()[self._log_began :] if self.log.exists() else b""
+        return logged.decode("utf-8", "replace")[-LOG_CHARS:]
 
     async def ask(self, command: str, args: dict[str, Any]) -> Any:
         """A command's answer; raises one of `GONE` when there is none."""
