@@ -28,6 +28,10 @@ EFFECTS_MAX: Final = 1_200
 ROWS_MAX: Final = 600
 """A slice with more effects or changed rows is committed in parts: a batch is written in one piece, on the loop."""
 
+KAFKA_TIMES: Final = 4
+"""On Kafka it may have so many times the effects, which go to the brokers piece by piece: fewer commits, each of which
+waits for a transaction, and a row that many events change is written less often."""
+
 POSTED_BYTES_MAX: Final = 1024 * 1024
 """Of rows that go to other users in one commit, the last of them aside."""
 
@@ -82,6 +86,7 @@ class Users:
     def __init__(self, engine: Engine, workspaces: Workspaces) -> None:
         self._engine = engine
         self._workspaces = workspaces
+        self._times = KAFKA_TIMES if engine.settings.on_kafka else 1
         self.states: dict[int, PartitionState] = {}
         self.folds: dict[int, Fold] = {}
         self._counted: dict[int, dict[str, int]] = {}
@@ -193,7 +198,7 @@ class Users:
     def _is_full(self, partition: int) -> bool:
         """Whether a batch of what is not committed yet is as large as the loop can write at once."""
         fold = self.folds[partition]
-        if len(fold.effects) >= EFFECTS_MAX or self.states[partition].changed >= ROWS_MAX:
+        if len(fold.effects) >= EFFECTS_MAX * self._times or self.states[partition].changed >= ROWS_MAX:
             return True
         if fold.relations.posted_bytes >= POSTED_BYTES_MAX:
             return True

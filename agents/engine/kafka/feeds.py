@@ -25,7 +25,7 @@ PIECE_RECORDS: Final = 50
 
 
 class Line(NamedTuple):
-    """Topics that are asked for together, over a connection of their own, at most once in `gap_s`.
+    """Topics that are asked for together, over a connection of their own, at most once in `gap_s` while all is read.
 
     A broker answers one fetch of a connection after the other, and holds back one to which it has nothing to say:
     topics in which little happens must not hold up those in which much does.
@@ -192,11 +192,13 @@ class Feeds:
             if version != self._version:
                 return
             raise BadState(f"{error}: the log does not hold what our state wants next; see retention") from error
+        has_more = False
         for each in fetched:
             if version == self._version:
                 await self._keep(self._feeds[self._places[each.tp]], each)
+                has_more = has_more or each.offset < each.next_offset < each.stable_end
         left = began + line.gap_s - perf_counter()
-        if left > 0:
+        if left > 0 and not has_more:
             await asyncio.sleep(left)
 
     async def _keep(self, feed: _Feed, fetched: Fetched) -> None:

@@ -1,4 +1,4 @@
-"""Feeds that are told to read other places, while fetches for the old ones are under way."""
+"""What feeds ask for and when: of other places while fetches are under way, and of one that is far behind."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from agents.engine.kafka.feeds import LINES, Feeds
 from agents.engine.kafka.fetches import Fetched
@@ -49,6 +50,37 @@ async def test_what_is_followed_no_more_is_left_out(turns: int) -> None:
     assert not pump.done()
     assert feeds.end(NEW) == 7
     assert feeds.end(OLD) == 0
+    pump.cancel()
+    with suppress(asyncio.CancelledError):
+        await pump
+
+
+class Slow(Broker):
+    """Has five records, and gives one at a time."""
+
+    async def fetch(self, leader: int, wanted: dict[TopicPartition, int], *sizes: int) -> Iterable[Fetched]:
+        (tp, offset), *_ = wanted.items()
+        self.asked.append({offset})
+        if offset == 4:
+            self.let.set()
+        builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+        builder.append(0, 1, b"key", b"value", [])
+        data = bytearray(builder.build())
+        data[:8] = offset.to_bytes(8, "big")
+        return [Fetched(tp, offset, bytes(data) if offset < 5 else b"", [], 5)]
+
+
+async def test_the_gap_is_left_only_when_all_is_read() -> None:
+    """Who is far behind is not held up between two fetches; who has read all asks as rarely as it may."""
+    feeds, broker = Feeds(Settings(), Pace()), Slow()
+    feeds._readers = dict.fromkeys(feeds._readers, broker)  # type: ignore[arg-type]
+    feeds.follow({OLD: 0})
+    pump = asyncio.create_task(feeds._pump(LINES[0]._replace(gap_s=60)))
+    await asyncio.wait_for(broker.let.wait(), 5)
+    await asyncio.sleep(0.05)
+
+    assert [record.offset for record in feeds.read(OLD, 0)] == [0, 1, 2, 3, 4]
+    assert broker.asked == [{0}, {1}, {2}, {3}, {4}]
     pump.cancel()
     with suppress(asyncio.CancelledError):
         await pump
