@@ -52,6 +52,8 @@ async def settle_uncertain(
     Another provider than the one that attempted a dispatch knows nothing of it, so that one is held.
     """
     uncertain = {dispatch.dispatch_id: dispatch for dispatch in table.open(table.attempting)}
+    if uncertain:  # the last owner may have died before it synced them, and a power cut could still take them back
+        await writer.change(lambda batch, outputs: None, durable=True)
     receipts: list[Receipt] = []
     for channel, provider in providers.items():
         requests = [

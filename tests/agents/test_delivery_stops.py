@@ -50,3 +50,29 @@ async def test_a_store_that_failed_keeps_nobody_waiting(tmp_path: Path, monkeypa
     async with asyncio.timeout(10):
         await rig.close()
     rig.store.close()
+
+
+async def test_what_a_crash_left_is_durable_before_its_provider_is_asked(tmp_path: Path) -> None:
+    """A power cut behind a settlement cannot take back the record of what was settled, which would be sent again."""
+    steered = Steered()
+    steered.hangs = lambda request: True
+    rig = Rig(tmp_path, {"log": steered})
+    await rig.start()
+    rig.user("ann")
+    await rig.record(rig.send(1, "log"))
+    await rig.until(lambda: steered.running)
+    await rig.close()
+    settled_at_sync: list[int] = []
+    sync = rig.engine.transport.sync
+
+    async def synced(patience_s: float = 0.0) -> None:
+        settled_at_sync.append(len(steered.settled))
+        await sync(patience_s)
+
+    rig.engine.transport.sync = synced  # type: ignore[method-assign]
+    await rig.open()
+
+    assert settled_at_sync[0] == 0
+    assert len(steered.settled) == 1
+    await rig.close()
+    rig.store.close()
