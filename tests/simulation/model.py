@@ -274,7 +274,7 @@ class Model:
     def _may(self, campaign: str, user: User) -> bool:
         if self._is_paused(campaign):
             return False
-        return campaign not in user.last or self.clock - user.last[campaign] >= AGAIN_MS[campaign]
+        return campaign not in user.last or max(self.clock - user.last[campaign], 0) >= AGAIN_MS[campaign]
 
     def _consents(self, user: User, campaign: str) -> bool:
         return campaign not in EMAILS or user.attributes.get("email_subscribe") != "unsubscribed"
