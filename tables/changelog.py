@@ -170,11 +170,12 @@ class Changelog:
         """Forget the partition's state: it is to be restored from the start."""
         batch = self._store.batch()
         after = (int.from_bytes(self._partition, "big") + 1).to_bytes(2, "big")
-        for family in ("users", "due", "reports"):
-            batch.delete_range(family, self._partition, after)
-        for kind in range(256):
-            letter = bytes((kind,))
-            batch.delete_range("dispatches", letter + self._partition, letter + after)
+        ranges = [(family, self._partition, after) for family in ("users", "due", "reports")]
+        letters = [bytes((kind,)) for kind in range(256)]
+        ranges += [("dispatches", letter + self._partition, letter + after) for letter in letters]
+        for family, start, end in ranges:
+            if any(self._store.scan(family, start, end, 1)):  # what deletes nothing would be a file to merge, too
+                batch.delete_range(family, start, end)
         for key, _ in list(self._store.scan("meta", b"", b"\xff")):
             if b"\0" in key and key.endswith(self._partition):
                 batch.delete("meta", key)

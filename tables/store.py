@@ -13,6 +13,7 @@ from rocksdict import (
     Cache,
     Checkpoint,
     ColumnFamily,
+    DBCompressionType,
     IngestExternalFileOptions,
     Options,
     Rdict,
@@ -98,7 +99,9 @@ class Store:
         """
         self._loads.mkdir(exist_ok=True)
         path = self._loads / f"{next(self._load_numbers)}.sst"
-        writer = SstFileWriter(_options(Cache(0)))
+        options = _options(Cache(0))
+        options.set_compression_type(DBCompressionType.none())  # RocksDB compresses them when it merges them
+        writer = SstFileWriter(options)
         with self._refusals():
             writer.open(str(path))
         for keys, values in pieces:
@@ -280,7 +283,7 @@ def _refused(error: Exception) -> str:
 
 
 def _options(cache: Cache, memory: float = 1.0) -> Options:
-    """Bounded memory and files, bloom filters, lz4; one fresh object per family (rocksdict empties it)."""
+    """Bounded memory and files, bloom filters, snappy; one fresh object per family (rocksdict empties it)."""
     table = BlockBasedOptions()
     table.set_block_cache(cache)
     table.set_bloom_filter(BLOOM_BITS, False)

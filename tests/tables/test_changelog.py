@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -157,6 +158,17 @@ def test_a_load_that_was_cut_off_is_known_and_wiped_whole(opened: Store) -> None
     found.wipe()
     assert contents(store) == before
     assert not Changelog(store, PARTITION).is_loading
+
+
+def test_what_holds_nothing_is_wiped_without_a_trace(tmp_path: Path) -> None:
+    """A wipe before the first load leaves no deletion in RocksDB: the only file is that of the rows loaded."""
+    store = Store(tmp_path / "db")
+    changelog = Changelog(store, PARTITION)
+    changelog.wipe()
+    BulkLoad(store, changelog, 10).take({b"u" + PREFIX + b"one": row(None)})
+    files = list(tmp_path.rglob("*.sst"))
+    store.close()
+    assert len(files) == 1
 
 
 @pytest.mark.parametrize("key", [b"", b"a", b"f", b"zz"])

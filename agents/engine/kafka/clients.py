@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, conn
 from aiokafka.client import AIOKafkaClient
 from aiokafka.producer import sender
 
@@ -20,10 +20,14 @@ TRANSACTION_S_MAX: Final = 10.0
 FETCH_WAIT_MS: Final = 25
 FETCH_PARTITION_BYTES: Final = 512 * 1024
 CONCURRENT_TRANSACTIONS_WAIT_S: Final = 0.002
+READER_BYTES: Final = 4 * 1024 * 1024
 
 # A broker answers a commit before its markers are written and refuses the next transaction meanwhile;
 # aiokafka then sleeps this long. Its own 20 ms would be most of a slice's time (docs/decisions/0002).
 sender.BACKOFF_OVERRIDE = CONCURRENT_TRANSACTIONS_WAIT_S
+
+# A connection stops reading at twice this and goes on a turn of the loop later; its own 64 KiB cut every answer up.
+conn.READER_LIMIT = READER_BYTES
 
 
 def addresses(settings: Settings) -> str:

@@ -18,12 +18,14 @@ from aiokafka.errors import (
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.memory_records import MemoryRecords
 
-from agents.engine.kafka.clients import FETCH_WAIT_MS, new_client, new_reader
+from agents.engine.kafka.clients import FETCH_WAIT_MS, READER_BYTES, new_client, new_reader
 from config.settings import Settings
 from streams.errors import BadState
 from streams.records import Record
 
-FETCH_BYTES: Final = 16 * 1024 * 1024
+FETCH_BYTES: Final = READER_BYTES
+"""What is read is copied five times: memory of this size is used again and again, larger ones are new pages each."""
+
 RETRY_S: Final = 0.1
 
 Newest = dict[bytes, bytes | None]
