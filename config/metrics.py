@@ -82,6 +82,7 @@ RESTORE_REMAINING: Final = _gauge("restore_remaining_records", "Changelog record
 STANDBY_REMAINING: Final = _gauge(
     "standby_remaining_records", "Changelog records that a standby's copy of a partition lacks.", "partition"
 )
+STANDBY_PROMOTIONS: Final = _counter("standby_promotions_total", "Partitions opened that a standby's copy was kept of.")
 EXPORT_WAITING: Final = _gauge("export_waiting_records", "Records read that no export file holds yet.")
 LOOP_BLOCKED_SECONDS: Final = _gauge("loop_blocked_seconds", "How long the event loop has not turned.")
 WATCHDOG_STALLS: Final = _counter("watchdog_stalls_total", "Stalls that the watchdog saw begin.", "kind")
@@ -89,7 +90,7 @@ WORKER_UP: Final = _gauge("worker_up", "Whether a worker of the fleet runs and a
 WORKER_RESTARTS: Final = _counter("worker_restarts_total", "Times a worker ended and was started again.", "worker")
 COMMIT_SECONDS: Final = _histogram("commit_seconds", "Time of one transaction on Kafka, from its begin.")
 CHANGELOG_BYTES: Final = _counter("changelog_bytes_total", "Bytes of state appended to the changelog.")
-RESTORED_RECORDS: Final = _counter("restored_records_total", "Changelog records applied when partitions opened.")
+RESTORED_RECORDS: Final = _counter("restored_records_total", "Changelog records applied, of standbys, too.")
 CANARY_SECONDS: Final = _histogram("canary_seconds", "Event to message of the canary, from append to attempt.")
 CANARY_WAITING_SECONDS: Final = _gauge(
     "canary_waiting_seconds", "How long the canary under way in a partition has been.", "partition"

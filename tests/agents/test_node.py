@@ -71,6 +71,7 @@ ELSEWHERE = {
         "RESTORED_RECORDS",
         "RESTORE_REMAINING",
         "STANDBY_REMAINING",
+        "STANDBY_PROMOTIONS",
     ),
     *(
         "REBALANCING",

@@ -43,6 +43,7 @@ class Standby:
         self._tps = [changelog_tp(settings, partition) for partition in range(settings.partitions)]
         self._fetches = Fetches(settings, self._tps)
         self._released = set(released)
+        self._copied: set[int] = set()
         self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run(self) -> None:
@@ -65,10 +66,17 @@ class Standby:
             await self._fetches.stop()
 
     async def release(self, partition: int) -> None:
-        """Leave a partition alone from now on: it is about to be opened here. Returns when nothing writes it."""
+        """Leave a partition alone from now on: it is about to be opened here. Returns when nothing writes it.
+
+        Where this process has brought up a copy of it, the copy is promoted, which is counted and logged.
+        """
         self._released.add(partition)
         async with self._locks[partition]:
             metrics.STANDBY_REMAINING.labels(str(partition)).set(0)
+            if partition in self._copied:
+                self._copied.discard(partition)
+                metrics.STANDBY_PROMOTIONS.inc()
+                _log.info("standby promoted", partition=partition, offset=Changelog(self._store, partition).next_offset)
 
     def follow(self, partition: int) -> None:
         """Follow a partition: it was closed here."""
@@ -93,4 +101,5 @@ class Standby:
             remaining = metrics.STANDBY_REMAINING.labels(str(tp.partition))
             count = await bring_up(self._fetches, tp, self._store, changelog, start, end, remaining)
             remaining.set(0)
+            self._copied.add(tp.partition)
             return count

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
+import structlog
 from aiokafka import AIOKafkaProducer
 
 from agents.engine.kafka.claims import Claims
@@ -24,6 +25,7 @@ from tables.changelog import Changelog
 from tables.store import Batch, Store
 
 OnFailure = Callable[[BaseException], None]
+_log: Final = structlog.get_logger("headrace")
 
 
 class KafkaTransport(KafkaLog):
@@ -80,7 +82,10 @@ class KafkaTransport(KafkaLog):
         await self._note_topics(partition)
 
     async def _restore(self, partition: int) -> int:
+        offset = Changelog(self._store, partition).next_offset
         count = await restore(self._settings, self._store, partition, self._clock.now_ms())
+        if count:
+            _log.info("partition restored", partition=partition, offset=offset, records=count)
         self._compare_topics(partition)
         return count
 

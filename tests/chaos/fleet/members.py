@@ -76,6 +76,7 @@ class Member:
     """One worker: its data folder, and the life that it has now.
 
     `wanted`: it is to run, so that it is started again when it ends by itself. `ends` are such ends in words.
+    `through`: the port of a line between its next lives and the broker, 0 for none. `standby`: they keep copies.
     """
 
     def __init__(self, nursery: Nursery, name: str, folder: Path, order: dict[str, Any]) -> None:
@@ -87,6 +88,8 @@ class Member:
         self.ends: list[str] = []
         self.wanted = False
         self.frozen = False
+        self.through = 0
+        self.standby = False
         self._nursery = nursery
         self._order = order
         self._pid = 0
@@ -107,8 +110,10 @@ class Member:
         """Begin a life, to be killed, or frozen, at that call of the point."""
         self.mark.unlink(missing_ok=True)
         self._log_began = self.log.stat().st_size if self.log.exists() else 0
-        environment = {**self._order["environment"], "HEADRACE_DATA": str(self.data)}
+        settings = {"HEADRACE_DATA": str(self.data), "HEADRACE_STANDBY": str(self.standby)}
+        environment = {**self._order["environment"], **settings}
         own = {"name": self.name, "environment": environment, "mark": str(self.mark), "log": str(self.log)}
+        own |= {"through": str(self.through)}
         self._pid, self._ending = await self._nursery.begin(
             {**self._order, **own, "point": point, "call": call, "freezes": freezes}
         )
@@ -144,10 +149,14 @@ class Member:
         if self.wanted and not self.lives:  # nobody else has started it meanwhile
             await self.start()
 
-    def last_words(self) -> str:
-        """The end of what this life has logged."""
+    def said(self) -> str:
+        """What this life has logged."""
         logged = self.log.read_bytes()[self._log_began :] if self.log.exists() else b""
-        return logged.decode("utf-8", "replace")[-LOG_CHARS:]
+        return logged.decode("utf-8", "replace")
+
+    def last_words(self) -> str:
+        """The end of it."""
+        return self.said()[-LOG_CHARS:]
 
     async def ask(self, command: str, args: dict[str, Any]) -> Any:
         """A command's answer; raises one of `GONE` when there is none."""

@@ -1,7 +1,7 @@
 """The products under test: one process that has everything imported, and forks the lives of all workers.
 
-Each line on stdin is JSON (name, environment, arguments, point, call, mark, bug, log, freezes). Each line on stdout is
-`name pid` when a life has begun, and `name pid code` when it has ended. All lives end with this process.
+Each line on stdin is JSON (name, environment, arguments, point, call, mark, bug, log, freezes, through). Each line on
+stdout is `name pid` when a life has begun, and `name pid code` when it has ended. All lives end with this process.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos import points
+from tests.chaos.fleet.line import lead_through
 from tests.chaos.fleet.planted import plant
 from tests.chaos.fleet.steps import freezes, steps, watch_mails, watch_releases
 
@@ -33,6 +34,8 @@ def live(order: dict[str, Any]) -> int:
     empty = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((empty, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
+    if int(order["through"]):
+        lead_through(int(order["through"]))
     watch_mails()
     watch_releases()
     if order["bug"]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from tests.chaos.fleet.brokers import BROKER_FAULTS, cluster_in
-from tests.chaos.fleet.faults import FAULTS, Fault, at_step
+from tests.chaos.fleet.catalogue import FAULTS
+from tests.chaos.fleet.faults import Fault, at_step
 from tests.chaos.fleet.planted import BUGS
 from tests.chaos.fleet.session import Fleet, counted, fleet_session
 from tests.chaos.verifier import Verdict

@@ -43,7 +43,8 @@ GUEST = "guest"
 class Fleet(Session):
     """Two workers that are meant to run, a guest that comes and goes, and a load that never stops.
 
-    By the seed's parity the two are static members, who keep their partitions over a quick restart.
+    By the seed's parity the two are static members, who keep their partitions over a quick restart; by its half's they
+    keep copies of one another's partitions from the start.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class Fleet(Session):
         super().__init__(folder, seed, mail, hooks, broker, bug)
         self.partitions = PARTITIONS
         self.members = {name: Member(nursery, name, folder, self._order(name, seed)) for name in (*BASE, GUEST)}
+        for member in self.members.values():
+            member.standby = bool(seed // 2 % 2)
         self.settled: dict[str, bool] = {}
         self.faults: list[str] = []
         self.slowest_s = 0.0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.fleet.faults import FAULTS
+from tests.chaos.fleet.catalogue import FAULTS
 from tests.chaos.fleet.planted import BUGS
 from tests.chaos.fleet.run import BROKERS, FLEET, HITS, QUICK, names_of, parts_of, wanted_of
 from tests.chaos.fleet.sends import CAMPAIGNS, TOPICS, hold_sends
