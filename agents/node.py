@@ -151,6 +151,7 @@ class Node:
         if self.settings.workspace is not None:
             await self.workspaces.adopt(self.settings.workspace, insist=not self.settings.on_kafka)
         self.watchdog.start()
+        standby = self._standby()
         await self.engine.start()
         await self.engine.ready()
         await self.control.start(self.settings.data)
@@ -170,8 +171,8 @@ class Node:
             from agents.engine.kafka.membership import publish_positions  # noqa: PLC0415  # only where it is used
 
             self._watch(partial(publish_positions, self.engine))
-            if self.settings.standby:
-                self._watch(self._standby().run)
+            if standby is not None:
+                self._watch(standby.run)
             self._watch(self.workspaces.follow)
             self._watch(partial(follow_brokers, self.settings, self.gauges.lag.keep))
         versions = (VERSION, python_version(), faust.__version__)
@@ -180,13 +181,14 @@ class Node:
         set_up_interpreter()
         self.server.ready = True
 
-    def _standby(self) -> "Standby":
-        """Copies of what this process does not hold; from here on the engine says what that is."""
+    def _standby(self) -> "Standby | None":
+        """Copies of what this process does not hold, which the engine says from the first partition on."""
+        if not (self.settings.on_kafka and self.settings.standby):
+            return None
         from agents.engine.kafka.standby import Standby  # noqa: PLC0415  # only where it is used
 
-        held = self.engine.held | (self.engine.assigned or set())
         changelog_id = self.engine.transport.topic_id("changelog")
-        standby = self.engine.standby = Standby(self.settings, self.store, changelog_id, self._clock, held)
+        standby = self.engine.standby = Standby(self.settings, self.store, changelog_id, self._clock)
         return standby
 
     def _has_failed(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agents.engine.engine import Engine
 from agents.engine.kafka.restore import restore
 from agents.engine.kafka.standby import Standby
 from agents.engine.kafka.topics import ensure_topics
@@ -96,6 +97,26 @@ async def test_a_copy_of_another_changelog_is_left_alone(broker: Broker, tmp_pat
     store.close()
 
     assert stored(tmp_path / "data") == before
+
+
+async def test_every_partition_that_opens_is_released_first(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first one on: one that opens while the worker still starts is never written by the standby, too."""
+    real, told = Engine._open, list[bool]()
+
+    async def opens(engine: Engine, partition: int) -> None:
+        await real(engine, partition)
+        assert isinstance(engine.standby, Standby)
+        told.append(partition in engine.standby._released)
+
+    monkeypatch.setattr(Engine, "_open", opens)
+    site = Site(broker, tmp_path)
+    await ensure_topics(site.settings("data"))
+    async with node_on(site, STANDBY="true"):
+        pass
+
+    assert told == [True] * PARTITIONS
 
 
 async def test_workers_with_standbys_swap_partitions_under_traffic(broker: Broker, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -25,9 +25,7 @@ _log: Final = structlog.get_logger("headrace")
 class Standby:
     """Follows the changelogs of all partitions but those that were released to whoever opens them here."""
 
-    def __init__(
-        self, settings: Settings, store: Store, changelog_id: str, clock: Clock, released: Iterable[int] = ()
-    ) -> None:
+    def __init__(self, settings: Settings, store: Store, changelog_id: str, clock: Clock) -> None:
         """Nothing is followed before `run`.
 
         Args:
@@ -35,14 +33,13 @@ class Standby:
             store: where the copies are kept.
             changelog_id: the changelog topic's id as it is now; a copy of another topic is left alone.
             clock: what a copy's age is told by.
-            released: partitions that are open here.
         """
         self._store = store
         self._clock = clock
         self._changelog_id = changelog_id
         self._tps = [changelog_tp(settings, partition) for partition in range(settings.partitions)]
         self._fetches = Fetches(settings, self._tps)
-        self._released = set(released)
+        self._released: set[int] = set()
         self._copied: set[int] = set()
         self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
