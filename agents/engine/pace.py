@@ -8,6 +8,11 @@ from typing import Final
 TURN_S_MAX: Final = 0.002
 """Work per turn of the loop. What a worker does between two questions comes on top, so keep that small."""
 
+SHORT_TURN_S_MAX: Final = 0.001
+CROWD: Final = 6
+"""While fewer wait in line, turns are short: an answer from outside passes a dozen of them before it is of use. Behind a
+crowd nobody is soon, and what a turn costs by itself counts for more."""
+
 BACKGROUND_TURN_S_MAX: Final = 0.0005
 """Of these, for work in the background: an event passes a dozen turns of the loop on its way, and there may be work in
 the background in each of them."""
@@ -26,6 +31,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._since = -1.0
+        self._turn_s = SHORT_TURN_S_MAX
         self._line: deque[asyncio.Future[None]] = deque()
         self._background: deque[asyncio.Future[None]] = deque()
         self._in_a_row = 0
@@ -34,7 +40,7 @@ class Pace:
     @property
     def spent(self) -> bool:
         """Whether this turn's budget is used up: `rest` before going on. For loops too short for a coroutine each."""
-        return perf_counter() - self._since > TURN_S_MAX
+        return perf_counter() - self._since > self._turn_s
 
     @property
     def background_spent(self) -> bool:
@@ -52,7 +58,7 @@ class Pace:
             gives_way = bool(self._line) and not self._is_theirs
             if gives_way or perf_counter() - self._since + need_s > BACKGROUND_TURN_S_MAX:
                 await self.rest(background=True)
-        elif perf_counter() - self._since + need_s > TURN_S_MAX:
+        elif perf_counter() - self._since + need_s > self._turn_s:
             await self.rest()
 
     async def rest(self, *, background: bool = False) -> None:
@@ -68,6 +74,7 @@ class Pace:
         """Give the first in line its turn, and look again one turn of the loop later."""
         loop = asyncio.get_running_loop()
         self._since = perf_counter()
+        self._turn_s = TURN_S_MAX if len(self._line) >= CROWD else SHORT_TURN_S_MAX
         while self._line or self._background:
             is_theirs = not self._line or (bool(self._background) and self._in_a_row >= BACKGROUND_AFTER)
             turn = (self._background if is_theirs else self._line).popleft()

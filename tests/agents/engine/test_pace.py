@@ -5,7 +5,14 @@ import asyncio
 import pytest
 
 from agents.engine import pace as pace_module
-from agents.engine.pace import BACKGROUND_AFTER, BACKGROUND_TURN_S_MAX, Pace
+from agents.engine.pace import (
+    BACKGROUND_AFTER,
+    BACKGROUND_TURN_S_MAX,
+    CROWD,
+    SHORT_TURN_S_MAX,
+    TURN_S_MAX,
+    Pace,
+)
 
 
 async def turns(pace: Pace, name: str, count: int, taken: list[str], *, background: bool) -> None:
@@ -77,3 +84,18 @@ async def test_background_work_has_its_whole_turn(monkeypatch: pytest.MonkeyPatc
     for each in others:
         each.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("waiting", "turn_s"), [(CROWD - 1, SHORT_TURN_S_MAX), (CROWD, TURN_S_MAX)])
+async def test_turns_are_long_only_in_front_of_a_crowd(waiting: int, turn_s: float) -> None:
+    """Few who wait soon have their turns, each of half the length; many have theirs at less cost in all."""
+    pace, found = Pace(), list[float]()
+
+    async def turn() -> None:
+        await pace.rest()
+        found.append(pace._turn_s)
+
+    await asyncio.gather(*(turn() for _ in range(waiting)))
+
+    assert found[0] == turn_s
+    assert found[-1] == SHORT_TURN_S_MAX
