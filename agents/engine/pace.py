@@ -10,8 +10,8 @@ TURN_S_MAX: Final = 0.002
 
 SHORT_TURN_S_MAX: Final = 0.001
 CROWD: Final = 6
-"""While fewer wait in line, turns are short: an answer from outside passes a dozen of them before it is of use. Behind a
-crowd nobody is soon, and what a turn costs by itself counts for more."""
+"""While fewer wait in line, turns are short: an answer from outside passes a dozen of them before it is of use. Behind
+a crowd nobody is soon, and what a turn costs by itself counts for more."""
 
 BACKGROUND_TURN_S_MAX: Final = 0.0005
 """Of these, for work in the background: an event passes a dozen turns of the loop on its way, and there may be work in
