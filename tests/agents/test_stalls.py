@@ -12,7 +12,7 @@ import pytest
 
 from agents.engine import interpreter, pace
 from agents.engine.engine import Engine
-from agents.engine.pace import TURN_S_MAX, Pace
+from agents.engine.pace import SHORT_TURN_S_MAX, TURN_S_MAX, Pace
 from agents.retention import trim_once
 from config.settings import Settings
 from streams.records import Output
@@ -110,14 +110,14 @@ async def test_a_large_piece_gets_a_turn_of_its_own(watch: Stopwatch) -> None:
     """Who says that a piece takes long waits for a fresh turn, and who does not goes on."""
     shared, turns = Pace(), list[float]()
     await shared.breathe()
-    watch.at_s += TURN_S_MAX / 2
+    watch.at_s += SHORT_TURN_S_MAX / 2  # nobody else waits
     before = shared._since
     await shared.breathe()
     turns.append(shared._since - before)
-    await shared.breathe(TURN_S_MAX * 0.6)
+    await shared.breathe(SHORT_TURN_S_MAX * 0.6)
     turns.append(shared._since - before)
 
-    assert turns == [0.0, pytest.approx(TURN_S_MAX / 2)]
+    assert turns == [0.0, pytest.approx(SHORT_TURN_S_MAX / 2)]
 
 
 @pytest.fixture
