@@ -23,7 +23,7 @@ from tests.simulation.runtime import replaced
 from tests.simulation.site import Site
 from tests.simulation.workload import plan, workspace
 
-QUIET_S_MAX = 600.0  # of virtual time: a call that got no answer three times waits for up to 320 s of it
+QUIET_S_MAX = 600.0  # of virtual time: a call that got no answer three times waits for up to 256 s of it
 AFTER_S = 9.0
 LOOK_S = 0.1
 
