@@ -31,7 +31,6 @@ class Line:
         self._flows = {side: asyncio.Event() for side in SIDES}
         self._dead: set[asyncio.Task[Any]] = set()
         self._carrying: set[asyncio.Task[Any]] = set()
-        self.connections = 0
         for flow in self._flows.values():
             flow.set()
 
@@ -48,7 +47,6 @@ class Line:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry for one connection until either side has closed it."""
-        self.connections += 1
         task = asyncio.current_task()
         assert task is not None
         self._carrying.add(task)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import json
 from collections import Counter
 from typing import Any
 
 import pytest
 
 from tests.chaos.fleet.catalogue import FAULTS
+from tests.chaos.fleet.line import SIDES, Side, line_to
 from tests.chaos.fleet.planted import BUGS
+from tests.chaos.fleet.promotions import promotions
 from tests.chaos.fleet.run import BROKERS, FLEET, HITS, QUICK, names_of, parts_of, wanted_of
 from tests.chaos.fleet.sends import CAMPAIGNS, TOPICS, hold_sends
 from tests.chaos.fleet.steps import steps
@@ -74,3 +78,47 @@ def test_the_verifier_sees_a_send_too_few_or_too_many() -> None:
         hold_sends(work, broken, verdict)
         assert verdict.faults
         assert verdict.lost + verdict.doubled
+
+
+def test_a_promotion_counts_only_if_the_copy_was_read_on() -> None:
+    """A copy that held nothing, or that was read anew, and a restore without any copy are no promotions."""
+    said = [
+        {"event": "standby promoted", "partition": 0, "offset": 7},
+        {"event": "partition restored", "partition": 0, "offset": 7, "records": 3},
+        {"event": "standby promoted", "partition": 1, "offset": 9},
+        {"event": "standby promoted", "partition": 2, "offset": 0},
+        {"event": "standby promoted", "partition": 3, "offset": 9},
+        {"event": "partition restored", "partition": 3, "offset": 0, "records": 12},
+        {"event": "partition restored", "partition": 4, "offset": 5, "records": 12},
+    ]
+    assert promotions("no JSON\n" + "\n".join(map(json.dumps, said))) == [0, 1]
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("forgets", [False, True])
+async def test_a_silent_line_answers_nobody_and_closes_nothing(side: Side, *, forgets: bool) -> None:
+    """In the silence no answer comes; behind it old connections get theirs or never do, and new ones do."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(100):
+            writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    async with server, line_to(f"127.0.0.1:{server.sockets[0].getsockname()[1]}") as (line, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"a")
+        assert await reader.readexactly(1) == b"a"
+        line.hush(side)
+        writer.write(b"b")
+        waiting = asyncio.create_task(reader.read(1))
+        assert not (await asyncio.wait([waiting], timeout=0.2))[0]
+        line.resume(forgets=forgets)
+        done, _ = await asyncio.wait([waiting], timeout=0.2 if forgets else 5)
+        assert bool(done) != forgets
+        other, new = await asyncio.open_connection("127.0.0.1", port)
+        new.write(b"c")
+        assert await other.readexactly(1) == b"c"
+        waiting.cancel()
+        for each in (writer, new):
+            each.close()
