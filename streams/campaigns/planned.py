@@ -22,8 +22,7 @@ def enter_planned(
     """
     assert campaign.plan is not None
     due_ms = campaign.plan.due_of(user, occurrence)
-    history = user.campaigns.get(campaign.name)
-    if due_ms is None or (history is not None and history.last_ms >= due_ms):
+    if due_ms is None or _was_had(user, campaign, due_ms):
         return None
     if due_ms > now_ms:
         user.waiting.append(Waiting(due_ms, campaign.name, 0, {}))
@@ -36,7 +35,8 @@ def enter_planned(
 def release_planned(user: User, user_key: str, workspace: Workspace, now_ms: int) -> list[Effect]:
     """Send what has waited for the user's own time, to whoever is still in the audience, in order of due time.
 
-    Where the campaign is paused, cancelled or gone by then, or the user has unsubscribed, nothing is sent later.
+    Where the campaign is paused, cancelled or gone by then, or the user has unsubscribed, nothing is sent later; nor to
+    whoever has had it by now, as an anonymous user in a partition whose clock is ahead.
     """
     due = sorted(
         (waiting for waiting in user.waiting if not waiting.entry and waiting.due_ms <= now_ms),
@@ -50,9 +50,17 @@ def release_planned(user: User, user_key: str, workspace: Workspace, now_ms: int
         campaign = workspace.scheduled.get(waiting.campaign)
         if campaign is None or workspace.is_paused(campaign.name):
             continue
+        if _was_had(user, campaign, waiting.due_ms):
+            continue
         if may_receive(campaign.channel, user.attributes) and accepts(campaign, user, now_ms):
             effects += _enter(user, user_key, campaign, workspace, now_ms, waiting.due_ms)
     return effects
+
+
+def _was_had(user: User, campaign: Campaign, due_ms: int) -> bool:
+    """Whether the user has had what was due then, or what came behind it: an entry counts from when it was due."""
+    history = user.campaigns.get(campaign.name)
+    return history is not None and history.last_ms >= due_ms
 
 
 def _enter(

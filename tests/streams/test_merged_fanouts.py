@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from streams.codec import pack, partition_of
 from streams.effects import Post
-from streams.mailbox import FanStep, Forward
+from streams.mailbox import FanStep, Forward, Tick
 from streams.positions import Position
 from streams.records import Output
 from streams.sends import Send
@@ -291,3 +291,27 @@ def test_waits_for_the_survivors_own_time() -> None:
     world.settle()
 
     assert world.sent == {"ann": 1}
+
+
+def test_one_who_had_it_where_the_clock_is_ahead_waits_for_no_second() -> None:
+    """Whoever waits for a moment that has come where the anonymous user is, and had it there, gets it once."""
+    due_ms = START_MS // 1000 * 1000 + 20 * 3_600_000
+    schedule = {"at": format_time(due_ms)[:-1].partition(".")[0], "local_time": True}
+    world = World(files_of(schedule=schedule, re_eligible_after="0s"), 3)
+    world.like(device_id="d1")
+    world.like(external_id="ann")
+    world.settle()
+    world.tick(due_ms - 13 * 3_600_000)
+    world.finish()
+    world.now_ms = due_ms + 8_000
+    world.append(Output("mailbox", partition_of(b"device:d1", 3), None, pack(Tick(world.now_ms))))
+    world.settle()
+    assert world.sent == {"device:d1": 1}
+
+    world.now_ms = due_ms - 1_000
+    world.identify("d1")
+    world.settle()
+    world.tick(due_ms + 48 * 3_600_000)
+    world.finish()
+
+    assert world.sent == {"device:d1": 1}
