@@ -54,7 +54,8 @@ async def stage(folder: Path, transport: str) -> AsyncIterator[Stage]:
     """A stage on a morning; nothing of the product runs yet. Raises BrokerUnavailableError without Kafka."""
     folder.mkdir(parents=True)
     clock = StoryClock(folder / "clock")
-    clock.jump_to(clock.now_ms() // DAY_MS * DAY_MS + MORNING_MS)
+    # The next morning, never a past one: a broker does not work more than an hour behind the machine's time.
+    clock.jump_to((clock.now_ms() - MORNING_MS) // DAY_MS * DAY_MS + DAY_MS + MORNING_MS)
     async with AsyncExitStack() as stack:
         address = ""
         if transport == "kafka":
