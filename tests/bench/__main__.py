@@ -25,6 +25,7 @@ RATES: Final = (1_000, 5_000)
 LATENCY_S: Final = 6
 OPPONENT_SHARE: Final = 4
 WARM_EVENTS: Final = 120_000
+WARM_S: Final = 20
 SEGMENTS: Final = (10, 1_000, 10_000)
 SLOW_S: Final = 0.02
 
@@ -98,7 +99,8 @@ class Run:
     def _broker_address(self) -> str | None:
         """The one broker of this run, warmed up when it is first asked for; None where none can be had.
 
-        A Java program that has just started is several times slower than it will be.
+        A Java program that has just started is several times slower than it will be: at a drain, of few large
+        requests, and still at many small ones after that, so it meets both.
         """
         if self._broker is None and not self._has_no_broker:
             broker = Broker.from_environment(Path(self._stack.enter_context(TemporaryDirectory(prefix="bench-"))))
@@ -111,6 +113,10 @@ class Run:
             _say("warming the broker up")
             plan = msgspec.structs.replace(self._plan, broker=f"kafka://{broker.address}", events=WARM_EVENTS)
             run_child("tests.bench.on_kafka", plan)
+            rate = max(RATES)
+            run_child(
+                "tests.bench.on_kafka", msgspec.structs.replace(plan, mode="latency", rate=rate, events=rate * WARM_S)
+            )
         return None if self._broker is None else self._broker.address
 
     def close(self) -> None:

@@ -213,7 +213,7 @@ def _watch_changes(app: str, plan: Plan, stamps: Stamps, stop: threading.Event) 
             "bootstrap.servers": _address(plan.broker),
             "group.id": f"{app}-watch",
             "isolation.level": "read_committed",
-            "fetch.wait.max.ms": 5,
+            "fetch.wait.max.ms": 25,
             "log_level": 2,
         }
     )

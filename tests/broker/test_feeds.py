@@ -13,7 +13,7 @@ from aiokafka import TopicPartition
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as Theirs
 
-from agents.engine.kafka.feeds import BUFFER_RECORDS_MAX, PARTITION_BYTES, Feeds
+from agents.engine.kafka.feeds import BUFFER_RECORDS_MAX, BUSY_RECORDS, LINES, PARTITION_BYTES, Feeds
 from agents.engine.kafka.fetches import Fetched
 from agents.engine.kafka.topics import ensure_topics
 from agents.engine.pace import Pace
@@ -133,6 +133,12 @@ async def test_buffers_are_bounded(settings: Settings) -> None:
             await feeds.wait(0.01)
         await asyncio.sleep(0.5)
         assert len(feeds._feeds[place].records) < BUFFER_RECORDS_MAX + PARTITION_BYTES / 100
+
+
+def test_a_fetch_that_brings_much_is_followed_by_a_longer_gap() -> None:
+    """Where events arrive the next fetch begins later behind one with many records, and soon behind one with few."""
+    arriving = LINES[0]
+    assert arriving.gap_after_s(BUSY_RECORDS - 1) == arriving.gap_s < arriving.gap_after_s(BUSY_RECORDS)
 
 
 async def test_an_answer_that_comes_late_is_left_out(settings: Settings) -> None:

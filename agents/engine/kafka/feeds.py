@@ -25,21 +25,33 @@ PIECE_RECORDS: Final = 50
 
 
 class Line(NamedTuple):
-    """Topics that are asked for together, over a connection of their own, at most once in `gap_s` while all is read.
+    """Topics that are asked for together, over a connection of their own, once in a gap while all is read.
 
     A broker answers one fetch of a connection after the other, and holds back one to which it has nothing to say:
-    topics in which little happens must not hold up those in which much does.
+    topics in which little happens must not hold up those in which much does. After an answer with many records the
+    gap is `busy_gap_s`: each fetch, and each slice that comes of it, has a price of its own, which a loop with much to
+    do makes everybody wait for.
     """
 
     name: str
     topics: frozenset[str]
     gap_s: float
+    busy_gap_s: float
+
+    def gap_after_s(self, records: int) -> float:
+        """From the begin of a fetch that brought so many to that of the next."""
+        return self.busy_gap_s if records >= BUSY_RECORDS else self.gap_s
 
 
 EXPORTED: Final = frozenset({topics.CURRENTS.name})
 ARRIVING: Final = frozenset({topics.EVENTS.name, topics.MAILBOX.name})
 SENDS: Final = frozenset(topic.name for topic in topics.SENDS.values())
-LINES: Final = (Line("arriving", ARRIVING, 0.01), Line("sends", SENDS, 0.01), Line("exported", EXPORTED, 0.1))
+BUSY_RECORDS: Final = 60
+LINES: Final = (
+    Line("arriving", ARRIVING, 0.01, 0.025),
+    Line("sends", SENDS, 0.01, 0.01),
+    Line("exported", EXPORTED, 0.1, 0.1),
+)
 """What waits for nobody is asked for as rarely as its readers allow: each fetch costs both sides."""
 
 
@@ -193,24 +205,26 @@ class Feeds:
                 return
             raise BadState(f"{error}: the log does not hold what our state wants next; see retention") from error
         has_more = False
+        records = 0
         for each in fetched:
             if version == self._version:
-                await self._keep(self._feeds[self._places[each.tp]], each)
+                records += await self._keep(self._feeds[self._places[each.tp]], each)
                 has_more = has_more or each.offset < each.next_offset < each.stable_end
-        left = began + line.gap_s - perf_counter()
+        left = began + line.gap_after_s(records) - perf_counter()
         if left > 0 and not has_more:
             await asyncio.sleep(left)
 
-    async def _keep(self, feed: _Feed, fetched: Fetched) -> None:
-        """Let the reader have the records, a few at a time: a fetch may hold thousands.
+    async def _keep(self, feed: _Feed, fetched: Fetched) -> int:
+        """Let the reader have the records, a few at a time, since a fetch may hold thousands; returns how many.
 
         A broker that no longer leads the partition may answer late: what was had from the next one is left out.
         """
         if feed.is_filling or feed.next_offset != fetched.offset:
-            return
+            return 0
         feed.is_filling = True
+        count = 0
         piece: list[Record] = []
-        for record in fetched.records():
+        for count, record in enumerate(fetched.records(), 1):  # noqa: B007 - the last one is the number of them
             piece.append(record)
             if len(piece) == PIECE_RECORDS:
                 self._hand_over(feed, piece)
@@ -221,6 +235,7 @@ class Feeds:
         feed.next_offset = feed.reached = fetched.next_offset
         feed.end = max(fetched.stable_end, feed.reached)
         feed.is_filling = False
+        return count
 
     def _hand_over(self, feed: _Feed, piece: list[Record]) -> None:
         if piece:
