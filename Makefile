@@ -41,10 +41,10 @@ scan-proof: .venv/.dev-stamp ## a definition over a million users, killed twice,
 	@.venv/bin/python -m tests.bench.scan $(ARGS)
 
 isolation: .venv/.dev-stamp ## how late events are while a scan over a million users runs and a provider hangs
-	@.venv/bin/python -m tests.bench.isolation $(ARGS)
+	@.venv/bin/python -m tests.compiled.run tests.bench.isolation $(ARGS)
 
 fanout-proof: .venv/.dev-stamp ## a campaign to a million users: times, a kill, a cancelling, events meanwhile; ARGS='--users N'
-	@.venv/bin/python -m tests.bench.fanout $(ARGS)
+	@.venv/bin/python -m tests.compiled.run tests.bench.fanout $(ARGS)
 
 recovery-proof: .venv/.dev-stamp ## two workers over a million users: planned restarts, and one killed; ARGS='--help'
 	@.venv/bin/python -m tests.bench.recovery $(ARGS)

@@ -24,11 +24,11 @@ from tables.moved import refuse_arriving
 from tables.partition import PartitionState, UsersView
 
 NAME: Final = "users"
-EFFECTS_MAX: Final = 1_200
+EFFECTS_MAX: Final = 2_400
 ROWS_MAX: Final = 600
 """A slice with more effects or changed rows is committed in parts: a batch is written in one piece, on the loop."""
 
-KAFKA_TIMES: Final = 4
+KAFKA_TIMES: Final = 2
 """On Kafka it may have so many times the effects, which go to the brokers piece by piece: fewer commits, each of which
 waits for a transaction, and a row that many events change is written less often."""
 

@@ -15,8 +15,8 @@ from tables.store import Batch
 
 CHANGES_MAX: Final = 512
 OUTPUTS_MAX: Final = 2_000
-SYNC_PATIENCE_S: Final[dict[Lane, float]] = {"transactional": 0.0, "bulk": 0.02}
-"""Bulk sends are synced by the fifty a second: each sync holds up those of transactional sends, and of their outbox."""
+SYNC_PATIENCE_S: Final[dict[Lane, float]] = {"transactional": 0.0, "bulk": 0.05}
+"""Bulk sends are synced twenty times a second: each sync holds up those of transactional sends, and of their outbox."""
 
 
 Stage = Callable[[Batch, list[Output]], None]
