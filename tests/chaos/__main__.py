@@ -42,8 +42,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="only points whose name begins so; fleet, brokers: only these")
     parser.add_argument("--soak", type=float, default=SOAK_S, help="seconds of a long life on each transport; 0: none")
     parser.add_argument("--at-once", type=int, default=4, help="sessions side by side; they mostly wait")
-    parser.add_argument("--keep", type=Path, help="work in this folder, and keep what failed")
-    return parser.parse_args()
+    parser.add_argument("--keep", type=Path, help="work in this empty folder, and keep what failed")
+    asked = parser.parse_args()
+    if asked.keep and asked.keep.is_dir() and any(asked.keep.iterdir()):
+        parser.error(f"--keep {asked.keep}: it holds an earlier run, whose broker would go on; name an empty folder")
+    return asked
 
 
 def bugs_of(asked: argparse.Namespace) -> list[str]:
