@@ -93,7 +93,8 @@ class Run:
         address = self._broker_address()
         if address is None:
             return None
-        plan = msgspec.structs.replace(plan, broker=f"kafka://{address}", workers=workers)
+        pid = (self._broker.pid if self._broker else None) or 0
+        plan = msgspec.structs.replace(plan, broker=f"kafka://{address}", broker_pid=pid, workers=workers)
         return {**label, **run_child("tests.bench.on_kafka", plan)}
 
     def _broker_address(self) -> str | None:

@@ -134,11 +134,7 @@ class Site:
 
     def cpu_s(self) -> float:
         """Processor seconds of all its processes so far."""
-        ticks = 0
-        for pid in self._pids():
-            fields = stat_of(pid)
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return sum(map(_cpu_s, self._pids()))
 
     def _pids(self) -> list[int]:
         """Our process and its children."""
@@ -154,18 +150,29 @@ class Site:
             self._process.wait()
 
 
+def _cpu_s(pid: int) -> float:
+    """Processor seconds of a process so far; 0 for none."""
+    fields = stat_of(pid) if pid else ["0"] * 13
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def _drain(site: Site, door: Door, stream: Stream, plan: Plan) -> Result:
     entries = stream.take(plan.events)
     with site.standing_still():
         await asyncio.to_thread(door.send_all, entries)
-        cpu_began = site.cpu_s()
+        cpu_began, broker_began = site.cpu_s(), _cpu_s(plan.broker_pid)
     began = time.perf_counter()
     await site.quiet()
     await site.ask("flush")
     seconds = time.perf_counter() - began
+    cpu_s, broker_s = site.cpu_s() - cpu_began, _cpu_s(plan.broker_pid) - broker_began
     totals = await site.ask("totals")
     applied = sum(int(totals[kind]) for kind in ("purchases", "custom_events", "attributes", "sessions"))
-    return {**throughput(plan, seconds, site.cpu_s() - cpu_began), "applied": applied - plan.warm}
+    return {
+        **throughput(plan, seconds, cpu_s),
+        "broker_us": round(broker_s / plan.events * 1e6, 1) if plan.broker_pid else "-",
+        "applied": applied - plan.warm,
+    }
 
 
 async def _latency(site: Site, door: Door, stream: Stream, plan: Plan) -> Result:

@@ -47,10 +47,11 @@ def _throughput(results: Result) -> Iterable[str]:
             f"{each['events_per_s']:,}",
             each["wall_us"],
             each["cpu_us"],
+            each.get("broker_us", "-"),
         )
         for each in results.get("throughput", ())
     ]
-    head = ("side", "transport", "workers", "job", "users", "events/s", "wall µs", "CPU µs")
+    head = ("side", "transport", "workers", "job", "users", "events/s", "wall µs", "CPU µs", "broker's CPU µs")
     return _table("Throughput: a preloaded topic, drained", head, rows)
 
 

@@ -34,7 +34,10 @@ Result = dict[str, Any]
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What one process measures; sizes are counts of events, `rate` is events per second."""
+    """What one process measures; sizes are counts of events, `rate` is events per second.
+
+    `broker_pid` is 0 where the broker is no process of this machine's.
+    """
 
     mode: Literal["drain", "latency", "idle"]
     job: str = "J2"
@@ -46,6 +49,7 @@ class Plan(msgspec.Struct, frozen=True):
     seed: int = 1
     partitions: int = 8
     broker: str = "embedded://"
+    broker_pid: int = 0
     workers: int = 1
 
 
