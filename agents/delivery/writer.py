@@ -15,8 +15,9 @@ from tables.store import Batch
 
 CHANGES_MAX: Final = 512
 OUTPUTS_MAX: Final = 2_000
-SYNC_PATIENCE_S: Final[dict[Lane, float]] = {"transactional": 0.0, "bulk": 0.05}
-"""Bulk sends are synced twenty times a second: each sync holds up those of transactional sends, and of their outbox."""
+SYNC_PATIENCE_S: Final[dict[Lane, float]] = {"transactional": 0.0, "bulk": 0.02}
+"""Bulk sends are synced fifty times a second: each sync holds up those of transactional sends, and of their outbox.
+They keep their places while they wait: at 0.05 s the log channel sent half as many."""
 
 
 Stage = Callable[[Batch, list[Output]], None]
