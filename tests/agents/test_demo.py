@@ -56,7 +56,7 @@ def test_the_demo_equals_the_model_even_when_killed(tmp_path: Path) -> None:
     """The line equals an independent brute force, also after kill -9 at random moments, and each export id is once."""
     wanted = expected(DEMO_FOLDER)
     dice = random.Random(7)
-    for _ in range(4):
+    for _ in range(5):
         process = start_demo(tmp_path)
         time.sleep(dice.uniform(1.0, 4.0))
         process.send_signal(signal.SIGKILL)
