@@ -13,7 +13,15 @@ from aiokafka import TopicPartition
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as Theirs
 
-from agents.engine.kafka.feeds import BUFFER_RECORDS_MAX, BUSY_RECORDS, LINES, PARTITION_BYTES, Feeds
+from agents.engine.kafka.feeds import (
+    ARRIVING,
+    BUFFER_RECORDS_MAX,
+    BUSY_RECORDS,
+    LINES,
+    PARTITION_BYTES,
+    Feeds,
+    Line,
+)
 from agents.engine.kafka.fetches import Fetched
 from agents.engine.kafka.topics import ensure_topics
 from agents.engine.pace import Pace
@@ -26,6 +34,20 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(90)]
 
 PARTITIONS = 2
 READ_S_MAX = 30
+
+
+class Answer(Fetched):
+    """An answer that holds a record for every byte of its data."""
+
+    def records(self) -> Iterator[Record]:
+        """The records."""
+        for at in range(len(self.data)):
+            yield Record(self.offset + at, 0, b"key", b"value")
+
+    @property
+    def next_offset(self) -> int:
+        """Behind them."""
+        return self.offset + len(self.data)
 
 
 @pytest.fixture
@@ -135,10 +157,31 @@ async def test_buffers_are_bounded(settings: Settings) -> None:
         assert len(feeds._feeds[place].records) < BUFFER_RECORDS_MAX + PARTITION_BYTES / 100
 
 
-def test_a_fetch_that_brings_much_is_followed_by_a_longer_gap() -> None:
-    """Where events arrive the next fetch begins later behind one with many records, and soon behind one with few."""
-    arriving = LINES[0]
-    assert arriving.gap_after_s(BUSY_RECORDS - 1) == arriving.gap_s < arriving.gap_after_s(BUSY_RECORDS)
+@pytest.mark.parametrize(("records", "is_soon"), [(BUSY_RECORDS - 1, True), (BUSY_RECORDS, False)])
+async def test_a_fetch_that_brings_much_is_followed_by_a_longer_gap(
+    settings: Settings, records: int, *, is_soon: bool
+) -> None:
+    """The next fetch waits behind one with many records, and begins soon behind one with few."""
+    feeds = Feeds(settings, Pace())
+    feeds.follow({("events", 0): 0})
+    tp = TopicPartition(f"{settings.app}.events", 0)
+
+    class Answers:
+        """A reader whose fetches bring so many records."""
+
+        async def fetch(self, *asked: object) -> list[Fetched]:
+            """One answer."""
+            return [Answer(tp, 0, b"x" * records, [])]
+
+    vars(feeds)["_readers"] = {"arriving": Answers()}
+    line = Line("arriving", ARRIVING, 0.0, READ_S_MAX)
+    asking = asyncio.create_task(feeds._ask(line, 0, {tp: 0}, feeds._version))
+    done, _ = await asyncio.wait([asking], timeout=1)
+    asking.cancel()
+
+    assert bool(done) == is_soon
+    assert len(feeds._feeds["events", 0].records) == records
+    assert LINES[0].gap_s < LINES[0].busy_gap_s
 
 
 async def test_an_answer_that_comes_late_is_left_out(settings: Settings) -> None:
@@ -147,20 +190,8 @@ async def test_an_answer_that_comes_late_is_left_out(settings: Settings) -> None
     tp = TopicPartition(f"{settings.app}.events", 0)
     feeds.follow({("events", 0): 0})
 
-    class Answer(Fetched):
-        """An answer that holds one record."""
-
-        def records(self) -> Iterator[Record]:
-            """The record."""
-            yield Record(self.offset, 0, b"key", b"value")
-
-        @property
-        def next_offset(self) -> int:
-            """Behind it."""
-            return self.offset + 1
-
     feed = feeds._feeds["events", 0]
     for _ in range(2):
-        await feeds._keep(feed, Answer(tp, 0, b"", []))
-    await feeds._keep(feed, Answer(tp, 1, b"", []))
+        await feeds._keep(feed, Answer(tp, 0, b"x", []))
+    await feeds._keep(feed, Answer(tp, 1, b"x", []))
     assert [record.offset for record in feed.records] == [0, 1]
