@@ -7,8 +7,11 @@ from typing import Final
 FULL_COLLECTION_AFTER: Final = 1_000
 """Collections of the middle generation before a full one; Python's own 10 is for programs that may stand still."""
 
-SWITCH_S: Final = 0.0005
-"""How long a working thread keeps the loop waiting for the interpreter's lock; Python's own 5 ms is half a stall."""
+SWITCH_S: Final = 0.0001
+"""How long one thread keeps another waiting for the interpreter's lock; Python's own 5 ms is half a stall.
+
+A busy loop gives the lock away only when asked to, and a thread that syncs a file asks for it after each call of the
+system, a dozen times in all: this is most of what a sync costs beside a fan-out (`docs/decisions/0021-lanes.md`)."""
 
 
 def set_up_interpreter() -> None:
