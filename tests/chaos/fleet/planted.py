@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from tables.changelog import Changelog
 from tests.chaos.fleet.steps import GIVEN_UP
 from tests.chaos.planted import Bug
 from tests.chaos.points import find
@@ -31,6 +32,13 @@ def _unclaimed(real: Any) -> Any:
     return reclaim
 
 
+def _believed_whole(real: Any) -> Any:
+    async def restore(settings: Any, store: Any, partition: int, now_ms: int) -> int:
+        return 0 if Changelog(store, partition).next_offset else await real(settings, store, partition, now_ms)
+
+    return restore
+
+
 BUGS: Final[dict[str, Bug]] = {
     "fencing_left_out": Bug(
         "an heir fences whoever had its partition",
@@ -49,6 +57,12 @@ BUGS: Final[dict[str, Bug]] = {
         "agents.engine.kafka.transport:KafkaTransport.reclaim",
         _unclaimed,
         (GIVEN_UP, GIVEN_UP),
+    ),
+    "copy_believed_whole": Bug(
+        "what a promoted copy lacks is read before anything is done with it",
+        "agents.engine.kafka.transport:restore",
+        _believed_whole,
+        ("fault: a standby promoted", "fault: a standby promoted, and once more"),
     ),
 }
 
