@@ -90,7 +90,7 @@ def report(campaign: str, found: Found, period: Period, defined: Sequence[str]) 
     """The report as JSON has it.
 
     `totals` are over all time, `series` has each bucket of the period, also one in which nothing happened. Rates are
-    shares of what was sent, or, in the control group, of the entries; None where there is nothing to share.
+    shares of what was sent, of conversions of the entries (`entries_of`); None where there is nothing to share.
     """
     names = variants_of(found, defined)
     numbers = range(period.first, period.last + 1)
@@ -127,7 +127,7 @@ def numbers_of(counts: Counts) -> dict[str, Any]:
 
 def rates_of(counts: Counts) -> dict[str, float | None]:
     """Shares, rounded to six digits; the unique opens and clicks of people, conversions of each entry."""
-    entries = counts.control or counts.sent
+    entries = entries_of(counts)
     shares: dict[str, tuple[int, int]] = {
         "delivered": (counts.delivered, counts.sent),
         "opened": (counts.unique_opens, counts.sent),
@@ -137,6 +137,15 @@ def rates_of(counts: Counts) -> dict[str, float | None]:
     }
     shares |= {_CONVERSIONS[at]: (counts.conversions[at], entries) for at in range(BEHAVIOURS_MAX)}
     return {name: round(part / whole, 6) if whole else None for name, (part, whole) in shares.items()}
+
+
+def entries_of(counts: Counts) -> int:
+    """How many entered, each of whom may convert: the control group, or all whose message has ended, however it did.
+
+    The control group cannot be told who would have had no message, so those without one count among the treated, too.
+    A mail that bounces after it was sent counts twice, which makes the rate too low rather than too high.
+    """
+    return counts.control or counts.sent + counts.aborts + counts.errors + counts.bounces
 
 
 def versus(converted: int, entries: int, control_converted: int, control_entries: int) -> dict[str, float] | None:
@@ -158,7 +167,7 @@ def _against(totals: Mapping[str, Counts], name: str) -> dict[str, float] | None
     own, control = totals.get(name), totals.get(CONTROL)
     if own is None or control is None or name == CONTROL:
         return None
-    return versus(own.conversions[0], own.sent, control.conversions[0], control.control)
+    return versus(own.conversions[0], entries_of(own), control.conversions[0], control.control)
 
 
 def to_csv(answer: Mapping[str, Any]) -> str:

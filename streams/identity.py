@@ -11,6 +11,7 @@ from typing import Final
 from streams.currents import orphan
 from streams.effects import Effect, Post, SegmentChange
 from streams.errors import BadState
+from streams.events import Engagement, Unblock
 from streams.ids import device_of
 from streams.mailbox import Consent, Forward, Happening, Identify, Letter, MergePart
 from streams.profiles.merge import consent_of
@@ -89,6 +90,8 @@ def _parts(merged: Merged, user_key: str, known: str, version: int, data: bytes)
 def send_on(user: User, user_key: str, letter: Letter, value: bytes) -> Post | None:
     """Where a letter to a merged user goes: a late event to whoever had the device then, all else to the first.
 
+    What comes of a mail is the first's, too: the mail went to the merged user, whose address and dispatches are there.
+
     Returns:
         The letter for the known user; None if the user was never merged, so the letter is its own.
     """
@@ -97,7 +100,7 @@ def send_on(user: User, user_key: str, letter: Letter, value: bytes) -> Post | N
         return None
     relations = merged.relations
     at = 0
-    if len(relations) > 1 and isinstance(letter, Happening):
+    if len(relations) > 1 and isinstance(letter, Happening) and not isinstance(letter.event, Engagement | Unblock):
         at = max(0, bisect_right(relations, letter.event.time_ms, key=lambda relation: relation.since_ms) - 1)
     number = merged.sent
     merged.sent += 1

@@ -8,12 +8,12 @@ from typing import Final
 DAY_MS: Final = 86_400_000
 HOUR_MS: Final = 3_600_000
 SECOND_MS: Final = 1_000
+YEAR_1_MS: Final = -62_135_596_800_000
+YEAR_9999_END_MS: Final = 253_402_300_799_999
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_UTC: Final = datetime(1970, 1, 1)  # noqa: DTZ001 (without a zone, for texts that add their own Z)
 _FORMATTED_MAX: Final = 1_024
-_YEAR_1_MS: Final = -62_135_596_800_000
-_YEAR_9999_END_MS: Final = 253_402_300_799_999
 _UNITS_S: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DURATION: Final = re.compile(r"(\d{1,9})([dhms])")
 _FALLBACK_FORMATS: Final = (
@@ -31,7 +31,7 @@ def parse_time(text: str) -> int:
         ValueError: the text is no time, or in UTC it lies outside the years 1 to 9999.
     """
     time_ms = milliseconds(_parse(text))
-    if not _YEAR_1_MS <= time_ms <= _YEAR_9999_END_MS:
+    if not YEAR_1_MS <= time_ms <= YEAR_9999_END_MS:
         raise ValueError(f"{text!r} lies outside the years 1 to 9999 in UTC")
     return time_ms
 

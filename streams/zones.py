@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from streams.times import HOUR_MS, SECOND_MS, milliseconds
+from streams.times import DAY_MS, HOUR_MS, SECOND_MS, YEAR_1_MS, YEAR_9999_END_MS, milliseconds
 
 EASTMOST_MS: Final = 14 * HOUR_MS
 """How far ahead of UTC the first zone on earth to reach a time is."""
@@ -18,6 +18,8 @@ EASTMOST_MS: Final = 14 * HOUR_MS
 WESTMOST_MS: Final = 12 * HOUR_MS
 """How far behind UTC the last one is."""
 
+_FIRST_MS: Final = YEAR_1_MS + DAY_MS
+_LAST_MS: Final = YEAR_9999_END_MS - DAY_MS
 _ZONES_MAX: Final = 1_024
 _MOMENTS_MAX: Final = 8_192
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 (what local clocks show has no zone)
@@ -76,6 +78,7 @@ def local_of(moment_ms: int, name: str) -> int:
 
 
 def _offset(moment_ms: int, zone: ZoneInfo) -> timedelta:
-    offset = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=moment_ms)).astimezone(zone).utcoffset()
+    inside_ms = min(max(moment_ms, _FIRST_MS), _LAST_MS)  # a clock that shows the year 0 has no datetime
+    offset = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=inside_ms)).astimezone(zone).utcoffset()
     assert offset is not None
     return offset

@@ -70,6 +70,16 @@ def test_defined_variants_come_first_and_control_last() -> None:
     assert [each["versus_control"] is None for each in answer["variants"]] == [True, False, False, True]
 
 
+def test_who_gets_no_message_counts_among_the_treated_as_in_the_control_group() -> None:
+    """Half of both groups have no address, and one in ten of all convert: there is no uplift."""
+    treated = Counts(sent=400, aborts=300, errors=150, bounces=150, conversions=[100, 0, 0, 0])
+    totals = {"a": treated, "control": Counts(control=1_000, conversions=[100, 0, 0, 0])}
+    first = report("c", Found(About(), totals, {}), Period("day", 0, 0), ["a", "control"])["variants"][0]
+
+    assert first["rates"]["conversions_a"] == 0.1
+    assert first["versus_control"] == {"uplift": 0.0, "confidence": 0.0}
+
+
 def test_versus() -> None:
     """The uplift is relative, the confidence that of the textbook's test of two shares."""
     found = versus(120, 1_000, 100, 1_000)
