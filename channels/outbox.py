@@ -25,7 +25,6 @@ _DISPATCH: Final = {
 }
 _LENGTH: Final = re.compile(rb"^X-Headrace-Length: (\d+)$", re.MULTILINE)
 _DATE: Final = re.compile(rb"^Date: (.+)$", re.MULTILINE)
-_TAIL_BYTES: Final = 4 * 1024 * 1024
 _LOOK_S: Final = 0.005
 LOCK_S_MAX: Final = 30.0
 """Of waiting for another worker's write: more than the default session twice, after which a frozen one is replaced."""
@@ -151,26 +150,29 @@ def _ctime(head: bytes) -> bytes:
 
 
 def _cut_torn_tail(file: BinaryIO, *, is_mbox: bool) -> None:
-    """Remove an entry that a crash left half written; entries before it are whole. Ends at the file's end."""
-    start = max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES)
-    file.seek(start)
-    tail = file.read()
-    end = _whole_mbox(tail) if is_mbox else tail.rfind(b"\n") + 1
-    if end < len(tail):
-        file.truncate(start + end)
+    """Remove an entry that a crash left half written; entries before it are whole. Ends at the file's end.
+
+    It is looked for from the end, as far back as the last whole entry begins: no entry is too large to be seen whole.
+    """
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            end = _whole_mbox(content) if is_mbox else content.rfind(b"\n") + 1
+        if end < size:
+            file.truncate(end)
     file.seek(0, os.SEEK_END)
 
 
-def _whole_mbox(tail: bytes) -> int:
-    """How much of the tail is whole messages."""
-    at = len(tail)
+def _whole_mbox(content: mmap.mmap) -> int:
+    """How much of the file is whole messages."""
+    size = at = len(content)
     while True:
-        at = tail.rfind(_MBOX_START, 0, at)
+        at = content.rfind(_MBOX_START, 0, at)
         if at < 0:
             return 0
-        if at and tail[at - 1 : at] != b"\n":
+        if at and content[at - 1 : at] != b"\n":
             continue
-        head, separator, body = tail[at:].partition(b"\n\n")
-        length = _LENGTH.search(head)
-        if separator and length and len(body) >= int(length[1]) + 1:
-            return at + len(head) + len(separator) + int(length[1]) + 1
+        head_end = content.find(b"\n\n", at)
+        length = _LENGTH.search(content, at, head_end) if head_end >= 0 else None
+        if length and (end := head_end + 2 + int(length[1]) + 1) <= size:
+            return end

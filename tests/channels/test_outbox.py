@@ -67,6 +67,28 @@ async def test_a_torn_tail_is_cut_and_settled_once(tmp_path: Path) -> None:
         assert [mail["X-Headrace-Dispatch"] for mail in read_mails(outbox.path)] == IDS
 
 
+async def test_a_large_mail_is_not_cut_by_the_next_who_writes(tmp_path: Path) -> None:
+    """A whole mail or line of many megabytes stays whole for a reopened outbox, and a torn one behind it is cut."""
+    text = ("ü" * 80 + "\n") * 10_000  # as large as text and HTML together may be, and thrice that when it is quoted
+    large = [request_of(name, text) for name in IDS]
+    assert len(large[0].body) > 2**22
+    await Outbox(tmp_path, "email").attempt(large[0])
+    path = tmp_path / "email.mbox"
+    whole = path.stat().st_size
+    await Outbox(tmp_path, "email").attempt(large[1])
+    for cut in (path.stat().st_size, path.stat().st_size - 1, whole + 2**22 + 9, whole + 9, whole - 1, whole - 2**22):
+        os.truncate(path, cut)
+        await Outbox(tmp_path, "email").settle(large)
+        assert [mail["X-Headrace-Dispatch"] for mail in read_mails(path)] == IDS, cut
+
+    lines = [b'{"dispatch_id":"%s","text":"%s"}' % (name.encode(), b"x" * 2**23) for name in IDS]
+    for name, line in zip(IDS[:2], lines, strict=False):
+        await Outbox(tmp_path, "webhook").attempt(Request(name, "", line))
+    os.truncate(tmp_path / "webhook.jsonl", 2 * len(lines[0]) - 9)
+    await Outbox(tmp_path, "webhook").settle([Request(*each) for each in zip(IDS, ("",) * 3, lines, strict=True)])
+    assert (tmp_path / "webhook.jsonl").read_bytes().splitlines() == lines
+
+
 async def test_json_lines_are_settled_once(tmp_path: Path) -> None:
     """A line of JSON that a crash left half written is cut, and written again whole."""
     outbox = Outbox(tmp_path, "webhook")
