@@ -3,7 +3,8 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from agents.delivery.gate import bulk_max
 from agents.engine.pace import Pace
@@ -18,6 +19,14 @@ TAKEN_MAX: Final = 64
 SILENT_PER_HOST: Final = 1
 BYTES_MAX: Final = 64 * 1024 * 1024
 """Of rendered requests between attempt and outcome, and those of one turn more: no more of them are begun."""
+
+
+class _Place(NamedTuple):
+    """What a dispatch takes of the channel while it is open."""
+
+    kind: Lane
+    lane: str
+    size_bytes: int
 
 
 class Pump:
@@ -152,9 +161,8 @@ class Pump:
                 continue
             taken = table.take(self._channel, lane, self._room, min(free, TAKEN_MAX))
             if taken:
-                for dispatch in taken:
-                    self._enter(dispatch)
-                self._run_task(partition, self._all(partition, taken))
+                kept = [self._enter(dispatch) for dispatch in taken]
+                self._run_task(partition, self._all(partition, taken, kept), kept)
                 started = True
             await self._pace.breathe(background=lane == "bulk")
         return started
@@ -172,7 +180,7 @@ class Pump:
 
     def give_back(self, dispatch: Dispatch) -> None:
         """The place is not needed after all."""
-        self._leave(dispatch.kind, dispatch.lane, len(dispatch.request))
+        self._leave(_place_of(dispatch))
 
     def _free(self, lane: Lane) -> int:
         """Places of the channel that a lane may still have."""
@@ -198,29 +206,35 @@ class Pump:
         free = self._limits.per_host - sum(self._lanes[named(each, host)] for each in LANES)
         return free if lane == "transactional" else min(free, bulk_max(self._limits.per_host) - self._lanes[name])
 
-    def _enter(self, dispatch: Dispatch) -> None:
-        self._inside[dispatch.kind] += 1
-        self._lanes[dispatch.lane] += 1
-        self._bytes[dispatch.kind] += len(dispatch.request)
+    def _enter(self, dispatch: Dispatch) -> _Place:
+        place = _place_of(dispatch)
+        self._inside[place.kind] += 1
+        self._lanes[place.lane] += 1
+        self._bytes[place.kind] += place.size_bytes
+        return place
 
     def _begin(self, partition: int, dispatch: Dispatch) -> None:
-        self._run_task(partition, self._one(partition, dispatch))
+        self._run_task(partition, self._one(partition, dispatch), [_place_of(dispatch)])
 
-    def _run_task(self, partition: int, work: Coroutine[None, None, None]) -> None:
+    def _run_task(self, partition: int, work: Coroutine[None, None, None], kept: list[_Place]) -> None:
+        """Run work in the places `kept`; those that it leaves there are given back when it has ended.
+
+        Not by the work itself: a task that is cut off before its first step runs nothing of it.
+        """
         task = asyncio.create_task(work)
         self._tasks[task] = partition
-        task.add_done_callback(self._ended)
+        task.add_done_callback(partial(self._ended, kept))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, kept: list[_Place], task: asyncio.Task[None]) -> None:
         del self._tasks[task]
+        for place in kept:
+            self._leave(place)
         self.wake()
 
-    async def _all(self, partition: int, taken: list[Dispatch]) -> None:
-        """Record some as being attempted, then begin with each."""
-        left = taken
+    async def _all(self, partition: int, taken: list[Dispatch], kept: list[_Place]) -> None:
+        """Record some as being attempted, then begin with each, which takes its place over from `kept`."""
         try:
             await self._record(partition, taken)
-            left = []
         except Revoked:
             return  # the partition's next owner settles what was under way
         except asyncio.CancelledError:
@@ -228,16 +242,14 @@ class Pump:
         except BaseException as error:
             self._fail(error)
             raise
-        finally:
-            for dispatch in left:
-                self._leave(dispatch.kind, dispatch.lane, len(dispatch.request))
+        kept.clear()
         for dispatch in taken:
             self._begin(partition, dispatch)
 
     async def _one(self, partition: int, dispatch: Dispatch) -> None:
-        kind, lane, size = dispatch.kind, dispatch.lane, len(dispatch.request)  # as they are while it is open
+        host = host_of(dispatch.lane)  # as it is while it is open
         try:
-            self._heard(host_of(lane), is_silent=await self._carry(partition, dispatch))
+            self._heard(host, is_silent=await self._carry(partition, dispatch))
         except Revoked:
             return  # the partition's next owner settles what was under way
         except asyncio.CancelledError:
@@ -245,15 +257,13 @@ class Pump:
         except BaseException as error:
             self._fail(error)
             raise
-        finally:
-            self._leave(kind, lane, size)
 
-    def _leave(self, kind: Lane, lane: str, size_bytes: int) -> None:
-        self._inside[kind] -= 1
-        self._bytes[kind] -= size_bytes
-        self._lanes[lane] -= 1
-        if self._lanes[lane] <= 0:
-            del self._lanes[lane]
+    def _leave(self, place: _Place) -> None:
+        self._inside[place.kind] -= 1
+        self._bytes[place.kind] -= place.size_bytes
+        self._lanes[place.lane] -= 1
+        if self._lanes[place.lane] <= 0:
+            del self._lanes[place.lane]
 
     def _heard(self, host: str, *, is_silent: bool) -> None:
         if not is_silent:
@@ -262,3 +272,8 @@ class Pump:
             self._silent[host] = None
             if len(self._silent) > LANES_MAX:
                 del self._silent[next(iter(self._silent))]
+
+
+def _place_of(dispatch: Dispatch) -> _Place:
+    """While it is open: what is final has no request any more."""
+    return _Place(dispatch.kind, dispatch.lane, len(dispatch.request))

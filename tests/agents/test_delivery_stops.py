@@ -8,7 +8,7 @@ import pytest
 from channels.channel import Receipt
 from streams.errors import OutsideFailing
 from streams.policy.retry import RETRIES_MAX
-from tests.agents.deliveries import Rig, Steered
+from tests.agents.deliveries import Rig, Steered, delivering
 
 
 async def test_attempts_cut_off_by_a_stop_are_no_failures(tmp_path: Path) -> None:
@@ -32,6 +32,28 @@ async def test_attempts_cut_off_by_a_stop_are_no_failures(tmp_path: Path) -> Non
 
     assert rig.states == {"retry": 1}
     await rig.close()
+
+
+@pytest.mark.parametrize("has_waited", [False, True])
+@pytest.mark.parametrize("turns", range(8))
+async def test_what_is_cut_off_leaves_its_place(tmp_path: Path, turns: int, has_waited: bool) -> None:
+    """A partition given up in any turn of the loop behind a send takes no place of the channel along.
+
+    Among these turns are those in which a task was made and has not run yet, of sends recorded and of ones that waited.
+    """
+    steered = Steered()
+    steered.hangs = lambda request: True
+    async with delivering(tmp_path, webhook=steered) as rig:
+        pump, table = rig.delivery.pumps["webhook"], rig.delivery.dispatches[0]
+        if has_waited:
+            await pump.rest(0)
+        await rig.record(*(rig.send(number, "webhook") for number in range(3)))
+        pump.go_on()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await pump.leave(0, 0)
+        assert (pump.in_flight, dict(pump._lanes), set(pump._bytes.values())) == (0, {}, {0})
+        pump.join(0, table)
 
 
 async def test_a_store_that_failed_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
