@@ -14,6 +14,7 @@ from agents.intake import Intake
 from agents.node import META_PARTITIONS, Node
 from agents.reports import Reports
 from agents.scan import run_scans
+from agents.signing import signing_keys
 from agents.users import Users
 from channels.sinks.avro_files import AvroFiles
 from config.clock import Clock
@@ -75,13 +76,14 @@ class Source:
         """
         node = self._node
         await node.connect()
-        delivery = Delivery(node.engine, node.workspaces, providers_of(self.settings))
+        signed_by = signing_keys(self.settings, make=False)
+        delivery = Delivery(node.engine, node.workspaces, providers_of(self.settings, signed_by))
         for partition in range(self.settings.partitions):
             await delivery.settle(partition)
         await delivery.stop()
         users, folder = Users(node.engine, node.workspaces), self.settings.exports_folder
         export = Export(node.engine, AvroFiles(folder, self.settings.app)) if folder else None
-        agents: list[Agent] = [Intake(node.engine), users, Reports(node.engine)]
+        agents: list[Agent] = [Intake(node.engine, signed_by), users, Reports(node.engine)]
         for agent in (*agents, *([export] if export else [])):
             node.engine.register(agent)
         node.workspaces.on_change = users.switch

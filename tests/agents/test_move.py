@@ -12,10 +12,12 @@ import pytest
 
 from agents.move.mover import move
 from agents.node import Node
+from agents.signing import signing_keys
 from config.clock import ManualClock
 from config.settings import Settings, load_settings
 from streams import topics
 from streams.codec import partition_of
+from streams.engagement import Claims, sign
 from streams.errors import BadSetting, BadState
 from streams.profiles.row import decode_row
 from streams.records import Output, Place, Record
@@ -85,9 +87,9 @@ class MemoryLog:
             self.topics.setdefault((output.topic, output.partition), []).append(output)
 
 
-def target(data: Path, partitions: int) -> Settings:
+def target(data: Path, partitions: int, **more: object) -> Settings:
     """The settings of the workers to come."""
-    return load_settings(environment(data, partitions=partitions, broker="kafka://127.0.0.1:1"))
+    return load_settings(environment(data, partitions=partitions, broker="kafka://127.0.0.1:1", **more))
 
 
 @pytest.fixture
@@ -110,9 +112,9 @@ async def folder(tmp_path: Path) -> Path:
     return data
 
 
-async def carried(folder: Path, log: MemoryLog) -> dict[str, Any]:
+async def carried(folder: Path, log: MemoryLog, **more: object) -> dict[str, Any]:
     """Move a folder onto a log."""
-    return await move(target(folder / "new", log.partitions), ManualClock(NOW_MS), folder, log)
+    return await move(target(folder / "new", log.partitions, **more), ManualClock(NOW_MS), folder, log)
 
 
 def arrived(log: MemoryLog, path: Path) -> Store:
@@ -211,6 +213,26 @@ async def test_a_move_that_is_interrupted_goes_on(folder: Path, tmp_path: Path, 
         states[-1].append([row for row in store.scan("meta", b"", b"\xff" * 64) if not row[0].startswith(b"changelog")])
         store.close()
     assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("setting", [{}, {"signing_key": "k" * 32}])
+async def test_what_links_of_mails_led_to_is_read(tmp_path: Path, setting: dict[str, str]) -> None:
+    """An unread unsubscription, signed by the setting's key or the folder's own, is folded, with bounces or without."""
+    data, mail = tmp_path / "old", {"smtp": "smtp://127.0.0.1:1", "bounce_address": "back@b.c"}
+    async with running(data, **setting) as node:
+        await process(node, address("ann"))
+        token = sign(signing_keys(node.settings), Claims("ab" * 16, "now", "", "email", "ann", NOW_MS), "unsubscribe")
+        node.engine.slices.paused = True
+        await send(node, {"type": "engagement", "external_id": "ann", "kind": "unsubscribe", "token": token})
+    shutil.copytree(data, tmp_path / "copy")
+    for folder, more in ((data, {}), (tmp_path / "copy", mail)):
+        log = MemoryLog(1)
+        await carried(folder, log, **setting, **more)
+        store = arrived(log, folder / "arrived")
+        [(_, row)] = UsersView(store).raw(0)
+        assert decode_row(row).attributes["email_subscribe"] == "unsubscribed"
+        assert read_refused(store, 0) == 0
+        store.close()
 
 
 async def test_a_folder_that_was_moved_does_not_run_again(folder: Path) -> None:
