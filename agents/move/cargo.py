@@ -200,7 +200,8 @@ class Cargo:
 
         No letter is under way, so no cause has to be remembered: those to come bear the new topic's id.
         """
-        if any(each.open_scan is not None for each in merged) or len({each.version for each in merged}) > 1:
+        versions = {each.version for each in merged if each.version >= 0}  # nothing ever came to the others
+        if any(each.open_scan is not None for each in merged) or len(versions) > 1:
             raise BadState("partitions are at different versions of the workspace; the folder is not drained")
         is_same = self._old == self._new
         if not is_same and any(each.fanouts for each in merged):
@@ -208,7 +209,7 @@ class Cargo:
         totals = [each.totals for at, each in enumerate(every) if at % self._new == target]
         return Position(
             clock_ms=max(each.clock_ms for each in merged),
-            version=merged[0].version,
+            version=max(versions, default=-1),
             built=max(each.built for each in merged),
             totals=_sum(totals, self.users[target]),
             fanned=max(each.fanned for each in merged),

@@ -215,11 +215,25 @@ async def test_a_move_that_is_interrupted_goes_on(folder: Path, tmp_path: Path, 
     assert states[0] == states[1]
 
 
+async def test_partitions_that_nothing_ever_came_to_hold_up_no_move(tmp_path: Path) -> None:
+    """A folder whose users are all in one partition is moved to others, at the version of the workspace that it has."""
+    async with running(tmp_path / "old", workspace=write_workspace(tmp_path / "workspace", FILES)) as node:
+        await process(node, address("ann"))
+        versions = {UsersView(node.store).position(at).version for at in range(PARTITIONS)}
+        assert versions == {-1, node.workspaces.latest_version}
+    log = MemoryLog(3)
+    told = await carried(tmp_path / "old", log)
+    store = arrived(log, tmp_path / "arrived")
+    assert told["users"] == 1
+    assert {UsersView(store).position(at).version for at in range(3)} == {max(versions)}
+    store.close()
+
+
 @pytest.mark.parametrize("setting", [{}, {"signing_key": "k" * 32}])
 async def test_what_links_of_mails_led_to_is_read(tmp_path: Path, setting: dict[str, str]) -> None:
     """An unread unsubscription, signed by the setting's key or the folder's own, is folded, with bounces or without."""
     data, mail = tmp_path / "old", {"smtp": "smtp://127.0.0.1:1", "bounce_address": "back@b.c"}
-    async with running(data, **setting) as node:
+    async with running(data, None, **setting) as node:
         await process(node, address("ann"))
         token = sign(signing_keys(node.settings), Claims("ab" * 16, "now", "", "email", "ann", NOW_MS), "unsubscribe")
         node.engine.slices.paused = True
