@@ -28,7 +28,7 @@ from streams.sends import LANES, Lane, Send, decode_send
 from tables.dispatches import Dispatch, Dispatches
 from tables.partition import UsersView
 from tables.positions import read_position, stage_position
-from tables.restored import read_restored
+from tables.restored import Restored, read_restored
 from tables.store import Batch
 
 NAME: Final = "delivery"
@@ -58,7 +58,7 @@ class Delivery:
         self._engine = engine
         self._providers = providers
         self._permits = Permits(UsersView(engine.store), workspaces)
-        self._restored = read_restored(engine.store)
+        self._restored: dict[int, Restored | None] = {}
         self._rendering = Rendering(workspaces, engine.settings.webhook_url or "", tracking)
         self._gates = {
             name: Gates(each.limits.at_once, each.limits.at_once_per_host or each.limits.at_once)
@@ -84,6 +84,7 @@ class Delivery:
             await pace.breathe()
         writer = Writer(self._engine, partition, table, self._wake, self._engine.fail)
         self.dispatches[partition], self._writers[partition] = table, writer
+        self._restored[partition] = read_restored(self._engine.store, partition)
         await settle_uncertain(table, writer, self._providers, self._finished)
         for pump in self._pumps.values():
             pump.join(partition, table)
@@ -193,7 +194,7 @@ class Delivery:
                 if refusal:
                     table.move(batch, dispatch, "aborted", now_ms)
                     outputs.append(outcome_of(piece.partition, dispatch, "aborted"))
-                elif reason := self._why_uncertain(dispatch):
+                elif reason := self._why_uncertain(piece.partition, dispatch):
                     dispatch.reason = reason
                     table.move(batch, dispatch, "held", now_ms)
                     outputs.append(outcome_of(piece.partition, dispatch, "held"))
@@ -214,9 +215,9 @@ class Delivery:
         for dispatch in started:
             self._pumps[dispatch.channel].use(piece.partition, dispatch)
 
-    def _why_uncertain(self, dispatch: Dispatch) -> str:
-        """Why a new dispatch is held: the folder is a restored one, whose original may have sent it already."""
-        restored = self._restored
+    def _why_uncertain(self, partition: int, dispatch: Dispatch) -> str:
+        """Why a new dispatch is held: the state is a restored one, whose original may have sent it already."""
+        restored = self._restored.get(partition)
         if restored is None or dispatch.decided_ms > restored.until_ms:
             return ""
         return uncertain(restored) if holds(restored, dispatch.channel, self._engine.settings) else ""

@@ -28,6 +28,7 @@ from tables.partition import UsersView, stage_state_position
 from tables.positions import read_position, read_refused, stage_refused
 from tables.replayed import Replayed
 from tables.reports import ReportsTable
+from tables.restored import read_restored, stage_restored
 from tables.store import Batch, Store
 
 CHANGELOG: Final = "changelog"
@@ -183,8 +184,11 @@ class Cargo:
         starts = [self._log.start(topics.CURRENTS.name, partition) for partition in range(self._old)]
         shift = max(ends) if self._old != self._new or any(starts) else 0
         cursors = [read_cursors(self._store, partition) for partition in range(self._old)]
+        restored = read_restored(self._store, 0)  # the folder's
         for target in range(self._new):
             batch = self._batch()
+            if restored is not None:  # timers of the lost time may still be to come
+                stage_restored(batch, restored, target)
             sources = [at for at in range(self._old) if at % self._new == target]
             every = sources if self._old == self._new else range(self._old)
             stage_state_position(batch, target, self._position([positions[at] for at in every], target, positions))

@@ -8,10 +8,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents.move.mover import move
 from agents.node import Node
+from agents.restore import restore
 from agents.signing import signing_keys
 from config.clock import ManualClock
 from config.settings import Settings, load_settings
@@ -21,6 +23,7 @@ from streams.engagement import Claims, sign
 from streams.errors import BadSetting, BadState
 from streams.profiles.row import decode_row
 from streams.records import Output, Place, Record
+from streams.sends import decode_send
 from tables.changelog import Changelog
 from tables.cursors import read_cursors
 from tables.dispatches import Dispatches
@@ -28,10 +31,13 @@ from tables.moved import refuse_arriving
 from tables.partition import UsersView
 from tables.positions import read_refused
 from tables.reports import read_progress
+from tables.restored import read_restored
 from tables.store import Store
+from tests.agents.deliveries import Rig, Steered
 from tests.agents.nodes import (
     NOW_MS,
     PARTITIONS,
+    ask,
     environment,
     event,
     process,
@@ -247,6 +253,40 @@ async def test_what_links_of_mails_led_to_is_read(tmp_path: Path, setting: dict[
         assert decode_row(row).attributes["email_subscribe"] == "unsubscribed"
         assert read_refused(store, 0) == 0
         store.close()
+
+
+async def test_what_a_restored_folder_may_have_sent_is_held_behind_a_move_too(tmp_path: Path) -> None:
+    """Sends decided up to the restore, by records or timers, wait on Kafka for an operator; later ones go out."""
+    data, restored, there, clock = tmp_path / "old", tmp_path / "restored", tmp_path / "there", ManualClock(NOW_MS)
+    async with running(data, clock, workspace=write_workspace(tmp_path / "workspace", FILES)) as node:
+        await process(node, address("ann"))
+        node.engine.slices.paused = True
+        await send(node, event("ann"))
+        await ask(node, "backup", folder=str(tmp_path / "backup"))
+    clock.advance(3 * HOUR_MS)
+    await restore(load_settings(environment(restored)), clock, tmp_path / "backup")
+    shutil.copytree(restored, tmp_path / "copy")
+    wide, log = MemoryLog(5), MemoryLog(1)
+    await carried(tmp_path / "copy", wide)
+    store = arrived(wide, tmp_path / "wide")
+    marks = [read_restored(store, at) for at in range(5)]
+    assert [mark and mark.until_ms for mark in marks] == [clock.now_ms()] * 5
+    store.close()
+
+    await carried(restored, log)
+    arrived(log, there / "db").close()
+    mails = Steered()
+    rig = Rig(there, {"email": mails})
+    await rig.engine.transport.append(log.topics["definitions", 0])
+    await rig.start()
+    [unread] = [decode_send(output.value) for output in log.topics["sends.email", 0]]
+    fired = msgspec.structs.replace(unread, dispatch_id="cd" * 16, decided_ms=clock.now_ms())
+    later = msgspec.structs.replace(unread, dispatch_id="ef" * 16, decided_ms=clock.now_ms() + 1)
+    await rig.record(unread, fired, later)
+    await rig.until(lambda: rig.states == {"held": 2, "sent": 1})
+    assert [request.dispatch_id for request in mails.asked] == [later.dispatch_id]
+    await rig.close()
+    rig.store.close()
 
 
 async def test_a_folder_that_was_moved_does_not_run_again(folder: Path) -> None:
