@@ -13,12 +13,16 @@ _ARRIVING: Final = b"moving\0"
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """Where a folder went, or is going: from then on nothing may change it."""
+    """Where a folder went, or is going: from then on nothing may change it.
+
+    `carried`: all of it is there, and workers may have begun to change it.
+    """
 
     move_id: str
     app: str
     partitions: int
     done: bool = False
+    carried: bool = False
 
 
 _decoder: Final = msgspec.msgpack.Decoder(Moved)

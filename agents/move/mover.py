@@ -6,6 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import msgspec
+
 from agents.engine.pace import Pace
 from agents.engine.transport import Log
 from agents.move.cargo import CHANGELOG, Cargo
@@ -67,18 +69,29 @@ async def _move(source: Source, settings: Settings, log: Log) -> dict[str, Any]:
         try:
             cargo = Cargo(source.store, source.log, old, new, scratch)
             hold = _Hold(log, await _ends(log))
-            for output in (*cargo.marks(mark.move_id.encode()), None):
-                await hold.put(output)
-            for output in cargo.records():
-                await hold.put(output)
-            await hold.put(None)
+            if mark.carried:
+                for _ in cargo.records():  # only counted: workers may have written since, and the last of a key counts
+                    pass
+            else:
+                await _carry(cargo, hold, mark)
+                mark = msgspec.structs.replace(mark, carried=True)
+                await source.note(mark)
             for output in (*cargo.marks(b""), None):
                 await hold.put(output)
         finally:
             scratch.close()
-    await source.note(Moved(mark.move_id, mark.app, mark.partitions, done=True))
+    await source.note(msgspec.structs.replace(mark, done=True))
     users = sum(cargo.users.values())
     return {"users": users, "dispatches": cargo.dispatches, "records": hold.appended, "partitions": [old, new]}
+
+
+async def _carry(cargo: Cargo, hold: "_Hold", mark: Moved) -> None:
+    """Everything but the last marks, which let workers begin."""
+    for output in (*cargo.marks(mark.move_id.encode()), None):
+        await hold.put(output)
+    for output in cargo.records():
+        await hold.put(output)
+    await hold.put(None)
 
 
 async def _begun(source: Source, settings: Settings, log: Log) -> Moved:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from agents.move.mover import move
+from agents.move.source import Source
 from agents.node import Node
 from agents.restore import restore
 from agents.signing import signing_keys
@@ -27,7 +28,7 @@ from streams.sends import decode_send
 from tables.changelog import Changelog
 from tables.cursors import read_cursors
 from tables.dispatches import Dispatches
-from tables.moved import refuse_arriving
+from tables.moved import Moved, refuse_arriving
 from tables.partition import UsersView
 from tables.positions import read_refused
 from tables.reports import read_progress
@@ -287,6 +288,38 @@ async def test_what_a_restored_folder_may_have_sent_is_held_behind_a_move_too(tm
     assert [request.dispatch_id for request in mails.asked] == [later.dispatch_id]
     await rig.close()
     rig.store.close()
+
+
+@pytest.mark.parametrize("left_out", [0, 1, 2, 3])
+async def test_a_move_that_broke_off_at_its_end_leaves_alone_what_workers_have_written(
+    folder: Path, tmp_path: Path, left_out: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while it lets workers begin, or before it notes that, and repeated, it writes no old state over theirs."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    whole, log = MemoryLog(3), MemoryLog(3)
+    told = await carried(copy, whole)
+    log.left = sum(map(len, whole.topics.values())) - left_out
+    real = Source.note
+
+    async def note(source: Source, moved: Moved) -> None:
+        if moved.done:
+            raise ConnectionError("killed")
+        await real(source, moved)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Source, "note", note)
+        with pytest.raises(ConnectionError):
+            await carried(folder, log)
+    log.left = -1
+    row, other, *_ = [each for each in log.topics["changelog", 0] if each.key and each.key.startswith(b"u")]
+    await log.append([Output("changelog", 0, row.key, other.value)])
+    again = await carried(folder, log)
+    assert [each.value for each in log.topics["changelog", 0] if each.key == row.key][-1] == other.value
+    assert {**again, "records": 0} == {**told, "records": 0}
+    arrived(log, tmp_path / "arrived").close()
+    with pytest.raises(BadSetting, match="moved already"):
+        await carried(folder, log)
 
 
 async def test_a_folder_that_was_moved_does_not_run_again(folder: Path) -> None:
