@@ -13,7 +13,9 @@ from agents.web.keys import FILE_NAME
 from config.clock import Clock
 from config.settings import Settings
 from streams.errors import BadSetting, OutsideFailing
+from streams.exports import place_of_file
 from streams.times import format_time
+from tables.cursors import Cursors, read_cursors
 from tables.store import Store
 
 DATABASE: Final = "db"
@@ -24,9 +26,10 @@ EXPORTS: Final = "exports"
 async def back_up(settings: Settings, store: Store, clock: Clock, folder: Path) -> dict[str, Any]:
     """Make a backup in a new folder; the node goes on meanwhile, and its loop is not held up.
 
-    The database is as of one moment. Export files are those that were there just before it, the outbox is as
-    it was just after: so no cursor lacks its file, no file holds a record that the log does not, and nothing
-    that is known as sent is missing in the outbox. Both only where they lie in the data folder.
+    The database is as of one moment. Export files are those that were there just before it, and of later ones those
+    that its cursors call written; the outbox is as it was just after: so no cursor lacks its file, no file holds a
+    record that the log does not, and nothing that is known as sent is missing in the outbox. Both only where they lie
+    in the data folder.
 
     Returns:
         {"folder": …, "made": …, "files": n, "bytes": n}.
@@ -70,18 +73,23 @@ def refuse_on_kafka(settings: Settings) -> None:
 
 
 async def _fill(settings: Settings, store: Store, clock: Clock, folder: Path) -> dict[str, Any]:
-    exports = await asyncio.to_thread(lambda: list(_exports(settings)))
+    before = await asyncio.to_thread(lambda: list(_exports(settings)))
     await asyncio.to_thread(store.settle)
     made_ms = clock.now_ms()
     store.checkpoint(folder / DATABASE)
-    return await asyncio.to_thread(_rest, settings, folder, exports, made_ms)
+    # Nothing is awaited between: these are the cursors of the checkpoint.
+    cursors = [read_cursors(store, partition) for partition in range(settings.partitions)]
+    return await asyncio.to_thread(_rest, settings, folder, before, cursors, made_ms)
 
 
-def _rest(settings: Settings, folder: Path, exports: list[Path], made_ms: int) -> dict[str, Any]:
-    """Everything beside the database, then the manifest."""
+def _rest(settings: Settings, folder: Path, before: list[Path], cursors: list[Cursors], made_ms: int) -> dict[str, Any]:
+    """Everything beside the database, then the manifest; `before` are the export files from before the checkpoint."""
     if settings.exports_folder is not None:
-        for path in exports:
-            _link(path, folder / EXPORTS / path.relative_to(settings.exports_folder))
+        exports = {path.relative_to(settings.exports_folder) for path in before}
+        since = {path.relative_to(settings.exports_folder) for path in _exports(settings)} - exports
+        exports |= {path for path in since if _is_called_written(str(path), settings.app, cursors)}
+        for path in sorted(exports):
+            _link(settings.exports_folder / path, folder / EXPORTS / path)
     for path in sorted(settings.outbox_folder.glob("*")) if _is_own(settings, settings.outbox_folder) else ():
         _copy(path, folder / OUTBOX / path.name)
     for name in (FILE_NAME, signing.FILE_NAME):
@@ -97,6 +105,15 @@ def _exports(settings: Settings) -> Iterator[Path]:
     folder = settings.exports_folder
     if folder is not None and _is_own(settings, folder):
         yield from folder.glob("event_type=*/date=*/*.avro")
+
+
+def _is_called_written(path: str, app: str, cursors: list[Cursors]) -> bool:
+    """Whether the cursors are behind an export file: after a restore nobody would write it again."""
+    place = place_of_file(path, app)
+    if place is None or place[1] >= len(cursors):
+        return False
+    event_type, partition, offset = place
+    return offset <= cursors[partition].last.get(event_type, -1)
 
 
 def _is_own(settings: Settings, folder: Path) -> bool:

@@ -21,6 +21,7 @@ from channels.webhook import CHANNEL as WEBHOOK
 from config.clock import ManualClock
 from config.settings import Settings, load_settings
 from streams.errors import BadSetting, BadState, OutsideFailing
+from streams.exports import decode_row
 from streams.times import HOUR_MS
 from tables.partition import UsersView
 from tables.restored import Hold
@@ -128,6 +129,41 @@ async def test_a_backup_under_load_is_the_state_of_one_moment(tmp_path: Path) ->
     assert len(exported(new)) == len(set(exported(new)))
     assert sorted(exported(new)) == sorted(exported(fresh))
     verify(tmp_path / "backup", manifest)  # a node that runs on what was restored leaves the backup alone
+
+
+async def test_export_files_of_a_backup_are_those_of_its_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files from just before the checkpoint are in the backup, later ones are not, and no record is lost or twice."""
+    workspace, loop = write_workspace(tmp_path / "workspace", FILES), asyncio.get_running_loop()
+    old, new, rest = tmp_path / "old", tmp_path / "new", backups._rest
+    async with running(old, workspace=workspace) as node:
+        settle = node.store.settle
+
+        async def publish(*users: str) -> None:
+            await process(node, *map(event, users))
+            await node.export.flush()
+
+        def settling() -> None:
+            settle()
+            asyncio.run_coroutine_threadsafe(publish("bob", "cid"), loop).result()
+
+        def resting(*args: Any) -> dict[str, Any]:
+            asyncio.run_coroutine_threadsafe(publish("dan", "eva"), loop).result()
+            return rest(*args)
+
+        await publish("ann")
+        monkeypatch.setattr(node.store, "settle", settling)
+        monkeypatch.setattr(backups, "_rest", resting)
+        await ask(node, "backup", folder=str(tmp_path / "backup"))
+    await restore(settings_of(new), ManualClock(NOW_MS), tmp_path / "backup")
+    in_backup = exported(tmp_path / "backup")
+    async with running(new, workspace=workspace) as node:
+        await process(node, event("fay"))
+        await node.export.flush()
+        ids = sorted(str(decode_row(record.value)["id"]) for _, record in await records(node, "currents"))
+    assert sorted(exported(new)) == ids
+    assert set(in_backup) < set(ids)
 
 
 @pytest.mark.parametrize(("hold", "sent"), [("unkeyed", 0), ("all", 0), ("none", 3)])
