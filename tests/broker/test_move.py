@@ -9,16 +9,20 @@ from pathlib import Path
 import pytest
 from fastavro import reader
 
+from agents.backup import back_up
 from agents.engine.kafka.log import KafkaLog
 from agents.move.mover import move
 from agents.node import Node
+from agents.restore import restore
 from config.clock import SystemClock
 from streams.codec import partition_of, to_json
 from streams.errors import BadState
 from streams.records import Output
+from tests.agents.nodes import until, write_workspace
 from tests.broker.kafka import Broker
 from tests.broker.workers import (
     PARTITIONS,
+    WAIT_S_MAX,
     Event,
     Site,
     arrivals,
@@ -106,3 +110,36 @@ async def test_a_move_in_the_middle_changes_nothing(
     ids = exported(site)
     assert set(ids.values()) == {1}
     assert len(ids) >= len(driver.currents)
+
+
+@pytest.mark.timeout(180)
+async def test_what_the_original_of_a_restored_folder_has_sent_is_not_sent_behind_a_move(
+    broker: Broker, tmp_path: Path
+) -> None:
+    """Mails whose timers were still to come at the backup, and which went out since, are held by workers on Kafka."""
+    like = {"event": {"name": "like"}}
+    mail = {"to": "{{ ${email_address} }}", "subject": "Hi", "text": "Hello"}
+    later = {"name": "later", "trigger": like, "delay": "5s", "channel": "email", "message": mail}
+    workspace = write_workspace(tmp_path / "workspace", {"campaigns/later.yaml": later | {"re_eligible_after": "0s"}})
+    site = Site(broker, tmp_path, more=(("WORKSPACE", str(workspace)),))
+    embedded = {"BROKER": "embedded://", "PARTITIONS": str(EMBEDDED_PARTITIONS)}
+    likes: list[tuple[str, Event]] = [
+        (user, {"type": "event", "external_id": user, "name": "like"}) for user, _ in arrivals(USERS)
+    ]
+    async with node_on(site, "old", **embedded) as node:
+        await take(node, arrivals(USERS))
+        await take(node, likes)
+        await quiet(node)
+        await back_up(node.settings, node.store, SystemClock(), tmp_path / "backup")
+        await until(lambda: len(site.attempted()) == USERS, WAIT_S_MAX)
+    (tmp_path / "exports").rename(tmp_path / "exports-of-the-original")
+    await restore(site.settings("restored", **embedded), SystemClock(), tmp_path / "backup")
+    await move(site.settings("new"), SystemClock(), tmp_path / "restored")
+
+    async with node_on(site, "new") as node:
+        await until(lambda: sum(node.queries.sends().get("later", {}).values()) == USERS, WAIT_S_MAX)
+        await quiet(node)
+        assert set(Counter(site.attempted()).values()) == {1}
+        assert node.queries.sends()["later"]["held"] > 0
+        produce(site, likes[:1])
+        await until(lambda: len(site.attempted()) == USERS + 1, WAIT_S_MAX)
