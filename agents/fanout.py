@@ -1,6 +1,7 @@
 """Steps of fan-outs: each owner of a partition appends them, at the rate that the settings and the campaign allow."""
 
 import asyncio
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
 
@@ -9,7 +10,7 @@ from agents.users import Users
 from config import metrics
 from streams import topics
 from streams.codec import pack
-from streams.fanouts import FanOut
+from streams.fanouts import PLENTY, FanOut
 from streams.mailbox import FanStep
 from streams.records import Output
 
@@ -20,6 +21,9 @@ STEP_USERS_MAX: Final = 500
 STEPS_PER_S: Final = 100
 AGAIN_S: Final = 0.02
 """After so long, a step that the campaign's rate has cut short is followed by the next."""
+
+STILL_S: Final = 1.0
+"""A step that has led nowhere for so long, as one that a pause came before, is repeated."""
 
 _Key = tuple[int, int]
 
@@ -36,6 +40,36 @@ async def run_fanouts(engine: Engine, users: Users) -> None:
         await asyncio.sleep(LOOK_S if is_open else IDLE_S)
 
 
+@dataclass(slots=True)
+class _Asked:
+    """The newest step of a fan-out: to which key and from which, when, and how long without effect until another."""
+
+    end: str | None
+    cursor: str
+    at_s: float
+    wait_s: float
+
+    def is_under_way(self, fanout: FanOut) -> bool:
+        """Whether the fan-out has not come to its end."""
+        return self.end is None or fanout.cursor < self.end
+
+    def repeat(self, fanout: FanOut, now_s: float, *, has_rate: bool) -> bool:
+        """Whether the rest of it is to be asked for now.
+
+        What a rate has cut short is, soon. A repeated step waits ever longer for the next while nothing comes of it,
+        so that a worker that is behind finds few of them.
+        """
+        has_moved = fanout.cursor != self.cursor
+        if has_moved:
+            self.wait_s = AGAIN_S
+        if now_s - self.at_s < (self.wait_s if has_rate else STILL_S):
+            return False
+        if not has_moved:
+            self.wait_s = min(STILL_S, 2 * self.wait_s)
+        self.cursor, self.at_s = fanout.cursor, now_s
+        return True
+
+
 class _FanOuts:
     """What this process has appended, and how much it may; no limit is hit by keeping to a rate."""
 
@@ -47,7 +81,7 @@ class _FanOuts:
         self._step_users = max(STEP_USERS_MIN, min(STEP_USERS_MAX, most))
         self._allowed = 0.0
         self._since = perf_counter()
-        self._asked: dict[_Key, tuple[str | None, float]] = {}
+        self._asked: dict[_Key, _Asked] = {}
         self._first = 0
         self._shown: set[int] = set()
 
@@ -80,18 +114,25 @@ class _FanOuts:
         partition, number = key
         fold = self._users.folds[partition]
         fanout = fold.fanning.ready(number)
-        if self._allowed <= 0 or fanout is None:
+        free = fold.fanning.slots(fanout, self._engine.clock.now_ms()) if fanout is not None else range(0)
+        if fanout is None or not free:
             return None
-        free = fold.fanning.slots(fanout, self._engine.clock.now_ms())
-        end, asked_at = self._asked.get(key, ("", 0.0))
-        is_under_way = end is None or fanout.cursor < end
-        if not free or (is_under_way and not (free.stop < _PLENTY and now - asked_at >= AGAIN_S)):
+        asked = self._asked.get(key)
+        if asked is not None and asked.is_under_way(fanout):  # its rows are paid for
+            if not asked.repeat(fanout, now, has_rate=free.stop < PLENTY):
+                return None
+        elif self._allowed <= 0:
             return None
-        to, users = self._users.states[partition].end_of_stretch(fanout.cursor, self._step_users)
-        self._asked[key] = (to, now)
+        else:
+            asked = self._asked[key] = self._stretch(partition, fanout.cursor, now)
+        return Output(topics.MAILBOX.name, partition, None, pack(FanStep(number, fanout.cursor, asked.end)))
+
+    def _stretch(self, partition: int, cursor: str, now: float) -> _Asked:
+        """The users behind a cursor who are to be decided next, taken from what is allowed."""
+        end, users = self._users.states[partition].end_of_stretch(cursor, self._step_users)
         self._allowed -= users
         metrics.FANOUT_USERS.inc(users)
-        return Output(topics.MAILBOX.name, partition, None, pack(FanStep(number, fanout.cursor, to)))
+        return _Asked(end, cursor, now, AGAIN_S)
 
     def _show(self, found: dict[_Key, FanOut]) -> None:
         """Tell how much is left; a partition without a fan-out has nothing left."""
@@ -101,6 +142,3 @@ class _FanOuts:
         for partition, users in left.items():
             metrics.FANOUT_USERS_LEFT.labels(str(partition)).set(users)
         self._shown = {partition for partition, _ in found}
-
-
-_PLENTY: Final = 1 << 30

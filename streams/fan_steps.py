@@ -44,7 +44,7 @@ class FanSteps:
             return False
         stretch = fold.rows.stretch(fanout.cursor, step.to, PIECE_ROWS)
         decided, entered = self._decide(fanout, stretch, len(slots), now_ms)
-        fanout.slot = slots.start + entered
+        fold.fanning.use(fanout, slots, entered)
         fanout.entered += entered
         fanout.rows += decided
         if decided:

@@ -5,7 +5,7 @@ from typing import Final
 
 from streams.campaigns.schedule import Occurrence, Plan
 from streams.campaigns.trigger import Campaign
-from streams.fanouts import FANOUTS_MAX, FanOut, FanOutState, Planned, free_slots, is_chosen
+from streams.fanouts import FANOUTS_MAX, FanOut, FanOutState, Planned, free_slots, is_chosen, use_slots
 from streams.positions import Position
 from streams.profiles.row import Merged, User
 from streams.workspace import Workspace
@@ -181,8 +181,14 @@ class Fanning:
 
     def slots(self, fanout: FanOut, now_ms: int) -> range:
         """How many users the fan-out may let in now, as slots of its campaign's rate."""
-        campaign = self._workspace_of(self._position.version).campaigns[fanout.campaign]
-        return free_slots(fanout, plan_of(campaign), now_ms, self._place)
+        return free_slots(fanout, self._plan_now(fanout), now_ms, self._place)
+
+    def use(self, fanout: FanOut, slots: range, count: int) -> None:
+        """So many users were let in by the free slots."""
+        use_slots(fanout, self._plan_now(fanout), slots, count)
+
+    def _plan_now(self, fanout: FanOut) -> Plan:
+        return plan_of(self._workspace_of(self._position.version).campaigns[fanout.campaign])
 
 
 def plan_of(campaign: Campaign) -> Plan:

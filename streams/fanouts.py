@@ -12,6 +12,9 @@ from streams.profiles.row import CampaignHistory, User
 FANOUTS_MAX: Final = 64
 """So many may be open in a partition at a time; an occurrence beyond is passed over."""
 
+PLENTY: Final = 1 << 30
+"""Slots of a plan without a rate."""
+
 FIRST_LOCAL_MS: Final = -(1 << 62)
 """Before every time that clocks show."""
 
@@ -23,7 +26,8 @@ class FanOut(msgspec.Struct, array_like=True):
 
     The audience is that of workspace `version` at `occurrence.at_ms`. `number` counts the fan-outs of the
     partition. `cursor` is the last key decided and `rows` how many those are of `users`; `entered` are those who
-    got the message, or wait for their own time. `slot` is the next of the partition's slots where there is a rate.
+    got the message, or wait for their own time. Where there is a rate, `slot` follows the last of the partition's
+    slots that was used, and `slot_us` is the rate's length by which that one was counted.
     """
 
     number: int
@@ -37,6 +41,7 @@ class FanOut(msgspec.Struct, array_like=True):
     slot: int = 0
     state: FanOutState = "sending"
     ended_ms: int | None = None
+    slot_us: int = 0
 
 
 class Planned(msgspec.Struct, array_like=True):
@@ -101,9 +106,30 @@ def free_slots(fanout: FanOut, plan: Plan, now_ms: int, place: tuple[int, int]) 
     hold the rate without knowing of each other. A slot that nobody used in time is lost.
     """
     if not plan.slot_us:
-        return range(1 << 30)
+        return range(PLENTY)
     partition, partitions = place
     passed_us = (now_ms - fanout.occurrence.at_ms) * 1_000
     newest = (passed_us // plan.slot_us - partition) // partitions
     lost = ((passed_us - plan.late_us) // plan.slot_us - partition) // partitions
-    return range(max(fanout.slot, lost + 1), newest + 1)
+    return range(max(_unused(fanout, plan, newest, place), lost + 1), newest + 1)
+
+
+def _unused(fanout: FanOut, plan: Plan, newest: int, place: tuple[int, int]) -> int:
+    """The first slot behind the last that was used, whose number may be one of a rate of before.
+
+    From that one to the next it is a turn of the partitions by the faster of both rates, as if that had held on.
+    """
+    if fanout.slot_us == plan.slot_us:
+        return fanout.slot
+    if not fanout.slot_us:  # none was used, or it was noted without its length: beyond the newest it is of another
+        return fanout.slot if fanout.slot <= newest + 1 else 0
+    partition, partitions = place
+    used_us = ((fanout.slot - 1) * partitions + partition) * fanout.slot_us
+    next_us = used_us + partitions * min(fanout.slot_us, plan.slot_us)
+    return -((partition - -(-next_us // plan.slot_us)) // partitions)
+
+
+def use_slots(fanout: FanOut, plan: Plan, slots: range, count: int) -> None:
+    """So many of the free slots have been used."""
+    if plan.slot_us and count:
+        fanout.slot, fanout.slot_us = slots.start + count, plan.slot_us

@@ -26,8 +26,9 @@ def campaign_rows(
 ) -> list[Answer]:
     """A row per campaign, in order of name, over some partitions.
 
-    `users`, `decided` and `entered` are of the newest occurrence; `sent` counts what providers took, ever; `ends` is
-    when a fan-out under way ends if it goes on as it has.
+    `users`, `decided` and `entered` are of the newest occurrence, which begins in each partition at a millisecond of
+    its own where its schedule was defined late; `sent` counts what providers took, ever; `ends` is when a fan-out
+    under way ends if it goes on as it has.
     """
     found = list(positions)
     return [_row(each, workspace, found, sent.get(name, 0), now_ms) for name, each in workspace.campaigns.items()]
@@ -36,20 +37,21 @@ def campaign_rows(
 def _row(campaign: Campaign, workspace: Workspace, positions: list[Position], sent: int, now_ms: int) -> Answer:
     name = campaign.name
     fanouts = [newest for each in positions if (newest := _newest(each, name)) is not None]
-    newest_ms = max((each.occurrence.at_ms for each in fanouts), default=None)
-    current = [each for each in fanouts if each.occurrence.at_ms == newest_ms]
+    occurrence = max((each.occurrence for each in fanouts), key=lambda each: each.at_ms, default=None)
+    current = [each for each in fanouts if occurrence and each.occurrence.local_ms == occurrence.local_ms]
+    began_ms = min((each.occurrence.at_ms for each in current), default=None)
     opened = [each for each in current if each.ended_ms is None]
     next_ms = _next(campaign, workspace, positions)
     users, decided = sum(each.users for each in current), sum(min(each.rows, each.users) for each in current)
     state = _state(campaign, workspace, current, next_ms, now_ms)
     ends_ms = None
-    if opened and state == "sending" and newest_ms is not None and decided:
-        ends_ms = now_ms + (now_ms - newest_ms) * (users - decided) // decided
+    if opened and state == "sending" and began_ms is not None and decided:
+        ends_ms = now_ms + (now_ms - began_ms) * (users - decided) // decided
     return {
         "campaign": name,
         "state": state,
         "next": None if next_ms is None else format_time(next_ms),
-        "began": None if newest_ms is None else format_time(newest_ms),
+        "began": None if began_ms is None else format_time(began_ms),
         "users": users,
         "decided": users if current and not opened and state != "cancelled" else decided,
         "entered": sum(each.entered for each in current),

@@ -6,10 +6,14 @@ from typing import Any
 import pytest
 
 from agents.web import listing
-from agents.web.campaigns import under_way
+from agents.web.campaigns import campaign_rows, under_way
 from config.clock import ManualClock
-from streams.times import format_time
+from streams.definitions import read_definitions
+from streams.mailbox import FanStep, Switch
+from streams.times import format_time, parse_time
+from streams.workspace import compile_workspace
 from tests.agents.nodes import NOW_MS, ask, running, send, until, write_workspace
+from tests.driver import Driver
 
 USERS = 40
 
@@ -38,6 +42,31 @@ def test_a_fan_out_is_one_line() -> None:
         "news: 10 of 40 users decided (25 %), ends about 2026-12-01T09:00:04Z",
         "news: 10 of 40 users decided (25 %)",
     ]
+
+
+def test_an_occurrence_that_begins_a_little_apart_in_each_partition_is_one() -> None:
+    """Local times that are defined late begin when each partition hears of them; users of all of them are counted."""
+    driver = Driver({}, partitions=4)
+    driver.now_ms = parse_time("2026-12-01T08:30:00")
+    for at in range(USERS):
+        driver.send({"type": "attributes", "external_id": f"u{at}", "x": 1})
+    schedule = {"at": "2026-12-01T18:00:00", "local_time": True}
+    news = {"name": "news", "schedule": schedule, "channel": "log", "message": {"text": "hi"}}
+    workspace = driver.workspaces[1] = compile_workspace(read_definitions({"campaigns/news.yaml": news}), 1)
+    for partition in range(4):
+        driver.deliver(partition, None, Switch(1))
+        driver.now_ms += 1
+    driver.advance(100)
+    for partition, fold in enumerate(driver.folds[:3]):
+        driver.deliver(partition, None, FanStep(fold.position.fanouts[0].number, "", None))
+    positions = [fold.position for fold in driver.folds]
+    (told,) = campaign_rows(workspace, positions, {}, driver.now_ms)
+    left = positions[3].totals.users
+
+    assert len({at_ms for each in positions if (at_ms := each.plans["news"].since_ms)}) == 4
+    assert 0 < left < USERS
+    assert (told["state"], told["users"], told["decided"]) == ("sending", USERS, USERS - left)
+    assert told["began"] == "2026-12-01T08:30:00.001Z"
 
 
 async def test_a_running_fan_out_is_in_the_status(tmp_path: Path) -> None:

@@ -367,29 +367,3 @@ def test_each_user_is_met_at_their_hour_or_at_the_fallback() -> None:
         "night": "2026-11-20T15:00:00.000Z",
         "thin": "2026-11-20T15:00:00.000Z",
     }
-
-
-# ---- rates
-
-
-@pytest.mark.parametrize("rate", [{"per_second": 7}, {"per_second": 500}, {"per_minute": 90}])
-def test_a_rate_holds_over_all_partitions_together(rate: dict[str, int]) -> None:
-    """In no second, or minute, wherever it begins, are more decided than allowed, and nearly as many as that are."""
-    driver = Driver({}, partitions=4)
-    at_ms = driver.now_ms + 10_000
-    driver.switch(read_definitions(campaign(schedule={"at": format_time(at_ms), "rate": rate})))
-    ((unit, most),) = rate.items()
-    window_ms = 1_000 if unit == "per_second" else 60_000
-    for at in range(8 * most):
-        driver.send({"type": "attributes", "external_id": f"u{at:04}", "x": 1})
-    driver.now_ms = at_ms
-    driver.advance(0)
-    for _ in range(5 * window_ms // 20):
-        driver.now_ms += 20
-        for at, fold in enumerate(driver.folds):
-            for fanout in list(fold.position.fanouts):
-                driver.deliver(at, None, FanStep(fanout.number, fanout.cursor, None))
-    times = sorted(one.decided_ms for one in driver.sends)
-
-    assert all(sum(1 for other in times[at:] if other < time + window_ms) <= most for at, time in enumerate(times))
-    assert len(times) >= 5 * most * 0.85
