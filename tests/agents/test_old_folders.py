@@ -49,6 +49,7 @@ async def test_an_old_folder_is_read_and_goes_on(old: Path) -> None:
         assert (totals["users"], totals["custom_events"], totals["purchases"]) == (6, 7, 1)
         assert (totals["dead_letters"], totals["export"]) == (1, {"files": 3, "rows": 7})
         assert node.queries.sends()["hi"] == {"sent": 7}
+        await node.quiesce()
         assert await node.behind() == 0
         assert node.queries.segments()["fresh"]["now"] == 6
         lines = (old / "data/outbox/log.jsonl").read_bytes()
