@@ -95,7 +95,8 @@ class FanSteps:
         if fanout.number not in user.chosen:
             return False
         user.chosen = [number for number in user.chosen if number != fanout.number]
-        letter = Chosen(fanout.campaign, fanout.occurrence.at_ms, fanout.occurrence.local_ms)
+        occurrence = fanout.occurrence
+        letter = Chosen(fanout.campaign, occurrence.at_ms, occurrence.local_ms, occurrence.plan)
         post = identity.send_on(user, user_key, letter, pack(letter))
         assert post is not None
         self._keep(user_key, user, user.timer_ms, [post])
@@ -109,11 +110,12 @@ class FanSteps:
         user = self._row(user_key)
         fold = self._fold
         campaign = fold.workspace.scheduled.get(letter.campaign)
-        is_over = campaign is None or fold.workspace.is_paused(letter.campaign) or letter.at_ms > now_ms
+        cancelled = fold.workspace.cancelled.get(letter.campaign, ())
+        is_over = letter.plan in cancelled or fold.workspace.is_paused(letter.campaign) or letter.at_ms > now_ms
         if user is None or campaign is None or is_over:
             return
-        occurrence = Occurrence(letter.at_ms, letter.local_ms)
-        if not is_owed(user, campaign, occurrence, fold.position.fanouts):
+        occurrence = Occurrence(letter.at_ms, letter.local_ms, letter.plan)
+        if not is_owed(user, campaign, occurrence, fold.position.fanouts, cancelled):
             return
         old_timer_ms, at_ms = user.timer_ms, max(now_ms, user.now_ms)
         effects = users.decide_planned(user, user_key, campaign, occurrence, at_ms, fold.workspace)

@@ -146,7 +146,8 @@ class Fanning:
         """
         if isinstance(user.links, Merged):  # an anonymous user who is somebody by now
             return False
-        return is_chosen(user, fanout, campaign, before)
+        cancelled = self._workspace_of(fanout.version).cancelled.get(campaign.name, ())
+        return is_chosen(user, fanout, campaign, before, cancelled)
 
     def before(self, fanout: FanOut) -> list[FanOut]:
         """Open ones of the same campaign that began before."""

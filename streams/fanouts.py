@@ -1,6 +1,6 @@
 """A fan-out: one occurrence of a scheduled campaign, decided user by user as of the moment that it was planned for."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -59,15 +59,17 @@ class Planned(msgspec.Struct, array_like=True):
     last: FanOut | None = None
 
 
-def is_chosen(user: User, fanout: FanOut, campaign: Campaign, others: Iterable[FanOut]) -> bool:
+def is_chosen(
+    user: User, fanout: FanOut, campaign: Campaign, others: Iterable[FanOut], cancelled: Container[str]
+) -> bool:
     """Whether the user, whose row is as it was when the fan-out began, is eligible and in its audience then.
 
     What the user has been chosen for by `others`, earlier ones of the same campaign, and what waits for its time,
-    count as if they had been sent.
+    count as if they had been sent; not what waits of a schedule that was `cancelled` by then.
     """
     at_ms = fanout.occurrence.at_ms
     last_ms = [each.occurrence.at_ms for each in others if each.number in user.chosen] if user.chosen else []
-    last_ms += [each.due_ms for each in user.waiting if each.campaign == campaign.name]
+    last_ms += [each.due_ms for each in user.waiting if each.campaign == campaign.name and each.plan not in cancelled]
     history = user.campaigns.get(campaign.name)
     if last_ms:
         history = CampaignHistory(1, max([*last_ms, *([history.last_ms] if history else [])]))
@@ -79,18 +81,21 @@ def is_chosen(user: User, fanout: FanOut, campaign: Campaign, others: Iterable[F
     return campaign.audience is None or campaign.audience.test(user, at_ms)
 
 
-def is_owed(user: User, campaign: Campaign, occurrence: Occurrence, fanouts: Iterable[FanOut]) -> bool:
+def is_owed(
+    user: User, campaign: Campaign, occurrence: Occurrence, fanouts: Iterable[FanOut], cancelled: Container[str]
+) -> bool:
     """Whether a user has an occurrence to come that an anonymous user, who is this one by now, was chosen for.
 
     Not one who was chosen for it as well, had it, or had, or will have, another too near to it: one person would get
-    no more. `fanouts` are the open ones of the user's partition.
+    no more. `fanouts` are the open ones of the user's partition; what waits of a `cancelled` schedule never comes.
     """
     assert campaign.plan is not None
     name = campaign.name
     chosen = [each.occurrence for each in fanouts if each.number in user.chosen and each.campaign == name]
     is_had = any(each.local_ms == occurrence.local_ms for each in chosen)
     due_ms = campaign.plan.due_of(user, occurrence)
-    if due_ms is None or is_had or any(each.campaign == name for each in user.waiting):
+    waits = any(each.campaign == name and each.plan not in cancelled for each in user.waiting)
+    if due_ms is None or is_had or waits:
         return False
     last_ms = [each.at_ms for each in chosen]
     if name in user.campaigns:

@@ -124,12 +124,13 @@ class Forward(msgspec.Struct, frozen=True, array_like=True, tag="forward", gc=Fa
 class Chosen(msgspec.Struct, frozen=True, array_like=True, tag="chosen", gc=False):
     """From a device's anonymous user, forwarded: before it was merged, a scheduled campaign had chosen it.
 
-    `at_ms` and `local_ms` are those of the occurrence. Its turn has come in its partition's fan-out.
+    `at_ms`, `local_ms` and `plan` are those of the occurrence. Its turn has come in its partition's fan-out.
     """
 
     campaign: str
     at_ms: int
     local_ms: int
+    plan: str = ""
 
 
 class Consent(msgspec.Struct, frozen=True, array_like=True, tag="consent", gc=False):

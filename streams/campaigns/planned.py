@@ -25,7 +25,7 @@ def enter_planned(
     if due_ms is None or _was_had(user, campaign, due_ms):
         return None
     if due_ms > now_ms:
-        user.waiting.append(Waiting(due_ms, campaign.name, 0, {}))
+        user.waiting.append(Waiting(due_ms, campaign.name, 0, {}, occurrence.id))
         return []
     if not may_receive(campaign.channel, user.attributes):
         return None
@@ -36,7 +36,8 @@ def release_planned(user: User, user_key: str, workspace: Workspace, now_ms: int
     """Send what has waited for the user's own time, to whoever is still in the audience, in order of due time.
 
     Where the campaign is paused, cancelled or gone by then, or the user has unsubscribed, nothing is sent later; nor to
-    whoever has had it by now, as an anonymous user in a partition whose clock is ahead.
+    whoever has had it by now, as an anonymous user in a partition whose clock is ahead. What was cancelled stays so
+    when the campaign has another schedule since.
     """
     due = sorted(
         (waiting for waiting in user.waiting if not waiting.entry and waiting.due_ms <= now_ms),
@@ -49,6 +50,8 @@ def release_planned(user: User, user_key: str, workspace: Workspace, now_ms: int
     for waiting in due:
         campaign = workspace.scheduled.get(waiting.campaign)
         if campaign is None or workspace.is_paused(campaign.name):
+            continue
+        if waiting.plan in workspace.cancelled.get(campaign.name, ()):
             continue
         if _was_had(user, campaign, waiting.due_ms):
             continue

@@ -12,7 +12,7 @@ from streams.codec import to_json
 from streams.definitions import BestTime, Rate, Schedule
 from streams.errors import BadDefinition
 from streams.profiles.hours import peak_of
-from streams.profiles.row import User
+from streams.profiles.row import OccurrenceId, User
 from streams.times import DAY_MS, HOUR_MS, SECOND_MS, parse_time
 from streams.zones import EASTMOST_MS, WESTMOST_MS, local_of, moment_of, zone_of
 
@@ -30,10 +30,19 @@ _CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
 
 class Occurrence(msgspec.Struct, frozen=True, array_like=True):
-    """One time that a schedule comes round: it begins at `at_ms`, for what the clocks show as `local_ms`."""
+    """One time that a schedule comes round: it begins at `at_ms`, for what the clocks show as `local_ms`.
+
+    `plan` is the schedule's digest; empty in positions from before that was written.
+    """
 
     at_ms: int
     local_ms: int
+    plan: str = ""
+
+    @property
+    def id(self) -> OccurrenceId | None:
+        """What stands for it in rows, wherever and whenever it began; None where its schedule is not known."""
+        return OccurrenceId(self.plan, self.local_ms) if self.plan else None
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -67,9 +76,9 @@ class Plan(msgspec.Struct, frozen=True):
             if self.kind == "at":
                 at_ms = moment_of(found, self.zone)
                 if at_ms > since_ms:
-                    return Occurrence(at_ms, found)
+                    return Occurrence(at_ms, found, self.digest)
             else:
-                occurrence = Occurrence(max(found - EASTMOST_MS, since_ms + 1), found)
+                occurrence = Occurrence(max(found - EASTMOST_MS, since_ms + 1), found, self.digest)
                 if self.over_ms(occurrence) > since_ms:
                     return occurrence
             local_ms = found

@@ -15,6 +15,13 @@ ROW_VERSION: Final = 1
 Row = TypeVar("Row", "User", "_Start")
 
 
+class OccurrenceId(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An occurrence of a schedule, in whatever partition: the schedule's digest, and what the clocks show then."""
+
+    plan: str
+    local_ms: int
+
+
 class CampaignHistory(msgspec.Struct, array_like=True, gc=False):
     """How often a user entered a campaign, when it was last decided, and the variant that was chosen first.
 
@@ -30,12 +37,19 @@ class Waiting(msgspec.Struct, array_like=True, gc=False):
     """An entry into a campaign whose delay has not passed yet; due at `due_ms`.
 
     `entry` 0: of a schedule that goes by each user's clocks; whether and how often the user enters is decided then.
+    `occurrence` is which of its occurrences; None in rows from before that was written, and of what has a delay.
     """
 
     due_ms: int
     campaign: str
     entry: int
     event_properties: Properties
+    occurrence: OccurrenceId | None = None
+
+    @property
+    def plan(self) -> str:
+        """The digest of the schedule that it is of; empty where that is not known."""
+        return "" if self.occurrence is None else self.occurrence.plan
 
 
 class Engaged(msgspec.Struct, array_like=True, gc=False):
