@@ -9,7 +9,7 @@ from streams.events import Properties
 from streams.mailbox import FINAL_KINDS, Outcome
 from streams.policy.consent import may_receive
 from streams.profiles.fields import BY_TAG
-from streams.profiles.row import CampaignHistory, OpenDispatch, User, Waiting
+from streams.profiles.row import CampaignHistory, OccurrenceId, OpenDispatch, User, Waiting
 from streams.sends import Send
 from streams.workspace import Workspace
 
@@ -50,12 +50,14 @@ def enter(
     return [send_of(user, user_key, campaign, workspace, now_ms, entry, read)]
 
 
-def note_entry(user: User, user_key: str, campaign: Campaign, at_ms: int) -> int:
+def note_entry(
+    user: User, user_key: str, campaign: Campaign, at_ms: int, occurrence: OccurrenceId | None = None
+) -> int:
     """Write into the row that the user enters, and as which variant; returns the number of the entry."""
     history = user.campaigns.get(campaign.name)
     entry = history.entries + 1 if history else 1
     variant = choose(campaign.name, campaign.variants, campaign.control, user_key, history)
-    user.campaigns[campaign.name] = CampaignHistory(entry, at_ms, variant)
+    user.campaigns[campaign.name] = CampaignHistory(entry, at_ms, variant, occurrence)
     return entry
 
 

@@ -3,9 +3,9 @@
 from msgspec.structs import replace
 
 from streams.campaigns.conversions import merged_windows
-from streams.campaigns.trigger import Campaign
+from streams.campaigns.trigger import Campaign, has_had
 from streams.campaigns.variants import merged_choice
-from streams.profiles.row import CampaignHistory, User
+from streams.profiles.row import CampaignHistory, OccurrenceId, User, Waiting
 from streams.workspace import Workspace
 
 
@@ -15,12 +15,12 @@ def merge_history(user: User, other: User, workspace: Workspace) -> None:
     Entries are summed and the newest counts for eligibility; of two variants the user's own is the one. Dispatches
     keep their ids. What waits goes on waiting as an entry behind the user's own, unless one person could not have
     entered twice so soon: then the user's own entry is the one. What waits for the user's own time of a schedule
-    waits once.
+    waits once, and not at all where one of the two has had it.
     """
-    planned = {waiting.campaign for waiting in user.waiting if not waiting.entry}
+    planned = [waiting for waiting in user.waiting if not waiting.entry]
     for waiting in other.waiting:
         if not waiting.entry:  # counted when it is due, and asked then whether the user may enter
-            if waiting.campaign not in planned:
+            if not any(_is_same(waiting, own) for own in planned):
                 user.waiting.append(waiting)
             continue
         own, campaign = user.campaigns.get(waiting.campaign), workspace.campaigns.get(waiting.campaign)
@@ -31,9 +31,29 @@ def merge_history(user: User, other: User, workspace: Workspace) -> None:
     for name, theirs in other.campaigns.items():
         own = user.campaigns.get(name, CampaignHistory(0, theirs.last_ms))
         entries, last_ms = own.entries + theirs.entries, max(own.last_ms, theirs.last_ms)
-        user.campaigns[name] = CampaignHistory(entries, last_ms, merged_choice(own.variant, theirs.variant))
+        variant, occurrence = merged_choice(own.variant, theirs.variant), _newest(own, theirs)
+        user.campaigns[name] = CampaignHistory(entries, last_ms, variant, occurrence)
+    user.waiting = [
+        waiting for waiting in user.waiting if not has_had(user.campaigns.get(waiting.campaign), waiting.occurrence)
+    ]
     user.dispatches.update(other.dispatches)
     user.windows = merged_windows(user.windows, other.windows)
+
+
+def _is_same(theirs: Waiting, own: Waiting) -> bool:
+    """Whether two wait for the same occurrence, as far as that is known; where it is not, for the same campaign."""
+    is_known = theirs.occurrence is not None and own.occurrence is not None
+    return theirs.campaign == own.campaign and (theirs.occurrence == own.occurrence or not is_known)
+
+
+def _newest(own: CampaignHistory, theirs: CampaignHistory) -> OccurrenceId | None:
+    """The last occurrence that either has had: of one schedule the later one, of two the one that was due last."""
+    one, other = own.occurrence, theirs.occurrence
+    if one is None or other is None:
+        return one or other
+    if one.plan == other.plan:
+        return max(one, other, key=lambda each: each.local_ms)
+    return other if theirs.last_ms > own.last_ms else one
 
 
 def _is_once(campaign: Campaign, own: CampaignHistory, theirs: CampaignHistory) -> bool:

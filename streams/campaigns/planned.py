@@ -2,10 +2,10 @@
 
 from streams.campaigns.enter import note_entry, send_of
 from streams.campaigns.schedule import Occurrence
-from streams.campaigns.trigger import Campaign, accepts
+from streams.campaigns.trigger import Campaign, accepts, has_had
 from streams.effects import Effect
 from streams.policy.consent import may_receive
-from streams.profiles.row import User, Waiting
+from streams.profiles.row import OccurrenceId, User, Waiting
 from streams.workspace import Workspace
 
 
@@ -14,22 +14,26 @@ def enter_planned(
 ) -> list[Effect] | None:
     """Let a user of the audience in, or wait for the user's own time.
 
-    Whether the user may enter again counts from when the campaign was due, not from when it came to this user.
+    Whether the user may enter again counts from when the campaign was due, not from when it came to this user. What an
+    anonymous user who is this one by now waits for gives way to the user's own time.
 
     Returns:
         What follows; None where the user's own time is past, without consent, and for whoever has had it by now, as
         an anonymous user whose turn came before they were one.
     """
-    assert campaign.plan is not None
-    due_ms = campaign.plan.due_of(user, occurrence)
-    if due_ms is None or _was_had(user, campaign, due_ms):
+    plan = campaign.plan
+    assert plan is not None
+    due_ms, occurrence_id = plan.due_of(user, occurrence), None if plan.kind == "at" else occurrence.id
+    if due_ms is None or _was_had(user, campaign, due_ms, occurrence_id):
         return None
+    if occurrence_id is not None:
+        user.waiting = [each for each in user.waiting if not each.is_of(campaign.name, occurrence_id)]
     if due_ms > now_ms:
-        user.waiting.append(Waiting(due_ms, campaign.name, 0, {}, occurrence.id))
+        user.waiting.append(Waiting(due_ms, campaign.name, 0, {}, occurrence_id))
         return []
     if not may_receive(campaign.channel, user.attributes):
         return None
-    return _enter(user, user_key, campaign, workspace, now_ms, due_ms)
+    return _enter(user, user_key, campaign, workspace, now_ms, due_ms, occurrence_id)
 
 
 def release_planned(user: User, user_key: str, workspace: Workspace, now_ms: int) -> list[Effect]:
@@ -53,21 +57,27 @@ def release_planned(user: User, user_key: str, workspace: Workspace, now_ms: int
             continue
         if waiting.plan in workspace.cancelled.get(campaign.name, ()):
             continue
-        if _was_had(user, campaign, waiting.due_ms):
+        if _was_had(user, campaign, waiting.due_ms, waiting.occurrence):
             continue
         if may_receive(campaign.channel, user.attributes) and accepts(campaign, user, now_ms):
-            effects += _enter(user, user_key, campaign, workspace, now_ms, waiting.due_ms)
+            effects += _enter(user, user_key, campaign, workspace, now_ms, waiting.due_ms, waiting.occurrence)
     return effects
 
 
-def _was_had(user: User, campaign: Campaign, due_ms: int) -> bool:
+def _was_had(user: User, campaign: Campaign, due_ms: int, occurrence: OccurrenceId | None) -> bool:
     """Whether the user has had what was due then, or what came behind it: an entry counts from when it was due."""
     history = user.campaigns.get(campaign.name)
-    return history is not None and history.last_ms >= due_ms
+    return history is not None and (history.last_ms >= due_ms or has_had(history, occurrence))
 
 
 def _enter(
-    user: User, user_key: str, campaign: Campaign, workspace: Workspace, now_ms: int, due_ms: int
+    user: User,
+    user_key: str,
+    campaign: Campaign,
+    workspace: Workspace,
+    now_ms: int,
+    due_ms: int,
+    occurrence: OccurrenceId | None,
 ) -> list[Effect]:
-    entry = note_entry(user, user_key, campaign, due_ms)
+    entry = note_entry(user, user_key, campaign, due_ms, occurrence)
     return [send_of(user, user_key, campaign, workspace, now_ms, entry, {})]

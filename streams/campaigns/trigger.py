@@ -12,7 +12,7 @@ from streams.campaigns.variants import Variant, compile_variants, read_message
 from streams.definitions import CampaignDefinition, Message, Trigger
 from streams.errors import BadDefinition
 from streams.events import Properties
-from streams.profiles.row import CampaignHistory, User
+from streams.profiles.row import CampaignHistory, OccurrenceId, User
 from streams.segments.condition import compile_where
 from streams.segments.filter import Compiled
 from streams.segments.predicate import compile_tree
@@ -121,6 +121,15 @@ def is_eligible(history: CampaignHistory | None, campaign: Campaign, now_ms: int
         return True
     after = campaign.re_eligible_after_ms
     return after is not None and max(0, now_ms - history.last_ms) >= after
+
+
+def has_had(history: CampaignHistory | None, occurrence: OccurrenceId | None) -> bool:
+    """Whether an occurrence of a schedule by each user's clocks, or one behind it, was decided for the user already.
+
+    One person may be due at two times, as an anonymous user and as a known one, which tell nothing.
+    """
+    newest = None if history is None else history.occurrence
+    return newest is not None and occurrence is not None and newest.is_behind(occurrence)
 
 
 def accepts(campaign: Campaign, user: User, now_ms: int) -> bool:

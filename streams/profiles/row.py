@@ -21,16 +21,22 @@ class OccurrenceId(msgspec.Struct, array_like=True, frozen=True, gc=False):
     plan: str
     local_ms: int
 
+    def is_behind(self, other: "OccurrenceId") -> bool:
+        """Whether it is the other one, or a later one of the same schedule."""
+        return self.plan == other.plan and self.local_ms >= other.local_ms
+
 
 class CampaignHistory(msgspec.Struct, array_like=True, gc=False):
     """How often a user entered a campaign, when it was last decided, and the variant that was chosen first.
 
-    `variant` is empty where there was none to choose, and `control` in the control group.
+    `variant` is empty where there was none to choose, and `control` in the control group. `occurrence` is the newest of
+    a schedule that goes by each user's clocks; None of others, and in rows from before that was written.
     """
 
     entries: int
     last_ms: int
     variant: str = ""
+    occurrence: OccurrenceId | None = None
 
 
 class Waiting(msgspec.Struct, array_like=True, gc=False):
@@ -50,6 +56,10 @@ class Waiting(msgspec.Struct, array_like=True, gc=False):
     def plan(self) -> str:
         """The digest of the schedule that it is of; empty where that is not known."""
         return "" if self.occurrence is None else self.occurrence.plan
+
+    def is_of(self, campaign: str, occurrence: OccurrenceId | None) -> bool:
+        """Whether it waits for this occurrence of a schedule."""
+        return occurrence is not None and self.occurrence == occurrence and self.campaign == campaign
 
 
 class Engaged(msgspec.Struct, array_like=True, gc=False):

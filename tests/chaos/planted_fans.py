@@ -38,7 +38,7 @@ def fan_out_restarted(real: Any) -> Any:
     def forgetful(user: Any, user_key: str, campaign: Any, *rest: Any) -> Any:
         history = user.campaigns.get(campaign.name)
         if history is not None:
-            user.campaigns[campaign.name] = msgspec.structs.replace(history, last_ms=0)
+            user.campaigns[campaign.name] = msgspec.structs.replace(history, last_ms=0, occurrence=None)
         return enter(user, user_key, campaign, *rest)
 
     setattr(Fanning, "touch", unstamped)  # noqa: B010
