@@ -36,6 +36,11 @@ def parse_time(text: str) -> int:
     return time_ms
 
 
+def has_offset(text: str) -> bool:
+    """Whether a time says its own offset, in any way that `parse_time` reads. Raises ValueError if it is no time."""
+    return _parse(text).tzinfo is not None
+
+
 def milliseconds(moment: datetime) -> int:
     """Whole milliseconds since 1970 of a moment; one without a zone is UTC."""
     if moment.tzinfo is None:
@@ -50,9 +55,10 @@ def _parse(text: str) -> datetime:
     except ValueError:
         for pattern in _FALLBACK_FORMATS:
             try:
-                return datetime.strptime(text, pattern)  # noqa: DTZ007 (no offset is UTC, added by the caller)
+                moment = datetime.strptime(text, pattern)  # noqa: DTZ007 (no offset is UTC, added by the caller)
             except ValueError:
                 continue
+            return moment.replace(tzinfo=UTC) if pattern.endswith("Z") else moment
     raise ValueError(f"{text!r} is not a time; write ISO 8601, such as 2026-01-31T12:00:00Z")
 
 

@@ -13,7 +13,7 @@ from streams.definitions import BestTime, Rate, Schedule
 from streams.errors import BadDefinition
 from streams.profiles.hours import peak_of
 from streams.profiles.row import OccurrenceId, User
-from streams.times import DAY_MS, HOUR_MS, SECOND_MS, parse_time
+from streams.times import DAY_MS, HOUR_MS, SECOND_MS, has_offset, parse_time
 from streams.zones import EASTMOST_MS, WESTMOST_MS, local_of, moment_of, zone_of
 
 LATE_MS_MAX: Final = HOUR_MS
@@ -24,7 +24,6 @@ LATENESS_SHARE: Final = 20
 """A rate is kept to a twentieth below what is allowed, which is what a message may be later than its slot."""
 
 UTC_NAME: Final = "UTC"
-_OFFSET: Final = re.compile(r"(?:[zZ]|[+-]\d\d:?\d\d)$")
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
@@ -154,10 +153,10 @@ def _first(schedule: Schedule, kind: str) -> tuple[int, str]:
     if kind == "best" and _DAY.fullmatch(text) is None:
         raise BadDefinition(f"{where}: {text!r} is no day; with best_time write one such as 2026-12-01")
     try:
-        time_ms = parse_time(text)
+        time_ms, is_moment = parse_time(text), has_offset(text)
     except ValueError as error:
         raise BadDefinition(f"{where}: {error}") from None
-    if _DAY.fullmatch(text) is not None or _OFFSET.search(text) is None:
+    if not is_moment:
         return time_ms, schedule.time_zone
     if kind == "local":
         raise BadDefinition(f"{where}: {text} has an offset; with local_time it is what each user's clocks show")
