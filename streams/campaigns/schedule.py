@@ -91,14 +91,12 @@ class Plan(msgspec.Struct, frozen=True):
         name = zone if isinstance(zone, str) and zone_of(zone) is not None else self.zone
         local_ms = occurrence.local_ms
         if self.kind == "best":
-            peak_ms = peak_of(user, occurrence.at_ms, self.from_ms, self.to_ms)
-            if peak_ms is None:
-                local_ms += self.fallback_ms
-            elif name == zone:
-                local_ms += peak_ms
-            else:  # the hours of a user without a zone are kept by UTC
-                return self._in_time(_at_utc(occurrence.local_ms, peak_ms, name), occurrence)
-        return self._in_time(moment_of(local_ms, name), occurrence)
+            # The hours of a user without a zone are kept by UTC, and the window is of the schedule's clocks.
+            ahead_ms = 0 if name == zone else _ahead_of_utc(local_ms, name)
+            peak_ms = peak_of(user, occurrence.at_ms, self.from_ms, self.to_ms, ahead_ms)
+            local_ms += self.fallback_ms if peak_ms is None else peak_ms
+        due_ms = moment_of(local_ms, name)
+        return due_ms if due_ms >= occurrence.at_ms - LATE_MS_MAX else None
 
     def over_ms(self, occurrence: Occurrence) -> int:
         """When it has been everybody's own time."""
@@ -106,14 +104,11 @@ class Plan(msgspec.Struct, frozen=True):
             return occurrence.at_ms
         return occurrence.local_ms + WESTMOST_MS + (DAY_MS if self.kind == "best" else 0)
 
-    def _in_time(self, due_ms: int, occurrence: Occurrence) -> int | None:
-        return due_ms if due_ms >= occurrence.at_ms - LATE_MS_MAX else None
 
-
-def _at_utc(day_ms: int, peak_ms: int, name: str) -> int:
-    """The moment of a time of day by UTC that lies in a day of a zone."""
-    begin_ms = moment_of(day_ms, name)
-    return begin_ms + (peak_ms - begin_ms) % DAY_MS
+def _ahead_of_utc(day_ms: int, name: str) -> int:
+    """How far the clocks of a zone are ahead of UTC on a day; where that changes in the night, as they are at noon."""
+    noon_ms = day_ms + DAY_MS // 2
+    return noon_ms - moment_of(noon_ms, name)
 
 
 def compile_schedule(schedule: Schedule) -> Plan:

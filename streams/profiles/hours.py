@@ -67,11 +67,12 @@ def _faded(hours: bytes, weeks: int) -> bytearray:
     return bins
 
 
-def peak_of(user: User, now_ms: int, from_ms: int = 0, to_ms: int = DAY_MS) -> int | None:
+def peak_of(user: User, now_ms: int, from_ms: int = 0, to_ms: int = DAY_MS, ahead_ms: int = 0) -> int | None:
     """The time of day, in milliseconds by the user's clocks, around which the user is there most.
 
     Only times in [from_ms, to_ms) count; from after to means over midnight. None where too little is known.
-    The middle of the strongest two half hours that follow each other, drawn to what lies beside them.
+    The middle of the strongest two half hours that follow each other, drawn to what lies beside them. Of a user whose
+    hours were kept by UTC these are times of other clocks, which are `ahead_ms` of it.
     """
     hours = user.hours
     if hours is None:
@@ -82,15 +83,19 @@ def peak_of(user: User, now_ms: int, from_ms: int = 0, to_ms: int = DAY_MS) -> i
     best, best_weight = -1, _LEAST
     for at in range(BINS):
         weight = bins[at - 1] + 2 * bins[at] + bins[(at + 1) % BINS]
-        if weight > best_weight and _is_within(at * BIN_MS + BIN_MS // 2, from_ms, to_ms):
+        middle_ms = (at * BIN_MS + BIN_MS // 2 + ahead_ms) % DAY_MS
+        if weight > best_weight and _is_within(middle_ms, from_ms, to_ms):
             best, best_weight = at, weight
     if best < 0:
         return None
     around = range(-_REACH, _REACH + 1)
     total = sum(bins[(best + step) % BINS] for step in around)
     drawn = sum(step * bins[(best + step) % BINS] for step in around)
-    found = (best * BIN_MS + BIN_MS // 2 + drawn * BIN_MS // total) % DAY_MS if total else best * BIN_MS
-    return found if _is_within(found, from_ms, to_ms) else best * BIN_MS
+    begin_ms = (best * BIN_MS + ahead_ms) % DAY_MS
+    found_ms = (begin_ms + BIN_MS // 2 + drawn * BIN_MS // total) % DAY_MS if total else begin_ms
+    if _is_within(found_ms, from_ms, to_ms):
+        return found_ms
+    return begin_ms if _is_within(begin_ms, from_ms, to_ms) else from_ms  # which lies within that half hour
 
 
 def _is_within(time_ms: int, from_ms: int, to_ms: int) -> bool:
