@@ -10,6 +10,7 @@ from dateutil.rrule import rrule, rrulestr
 
 from streams.errors import BadDefinition
 from streams.times import DAY_MS, format_duration
+from streams.zones import local_of
 
 FREQUENCIES: Final = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY")
 RULE_CHARS_MAX: Final = 500
@@ -28,10 +29,14 @@ _INNER: Final = ("YEARLY", "MONTHLY", "WEEKLY")
 class Recurrence:
     """When a rule fires, as milliseconds of local clocks, each time later than the one before."""
 
-    def __init__(self, text: str, start_ms: int) -> None:
-        """Read a rule such as `FREQ=WEEKLY;BYDAY=MO` that counts from `start_ms`. Raises BadDefinition."""
+    def __init__(self, text: str, start_ms: int, zone: str) -> None:
+        """Read a rule such as `FREQ=WEEKLY;BYDAY=MO` that counts from `start_ms` of a zone's clocks.
+
+        Raises:
+            BadDefinition: it is none, or cannot be used.
+        """
         parts = _parts(text)
-        self._until_ms = min(_until(parts.pop("UNTIL", "")), start_ms + YEARS_MAX * 366 * DAY_MS)
+        self._until_ms = min(_until(parts.pop("UNTIL", ""), zone), start_ms + YEARS_MAX * 366 * DAY_MS)
         count = parts.pop("COUNT", "")
         self._left = int(count) if count.isdecimal() else None
         if count and not self._left:
@@ -79,6 +84,9 @@ def _parts(text: str) -> dict[str, str]:
         parts[name] = value
     if parts.get("FREQ") not in FREQUENCIES:
         raise BadDefinition(f"rrule: FREQ is one of {', '.join(FREQUENCIES)}")
+    interval = parts.get("INTERVAL", "1")
+    if not interval.isdecimal() or not int(interval):
+        raise BadDefinition(f"rrule: INTERVAL={interval} is no number of steps; write one of at least 1")
     if "DTSTART" in parts:
         raise BadDefinition("rrule: write DTSTART as the schedule's `start`")
     if "BYSETPOS" in parts and parts["FREQ"] not in _INNER:
@@ -86,17 +94,23 @@ def _parts(text: str) -> dict[str, str]:
     return parts
 
 
-def _until(text: str) -> int:
-    """UNTIL as a time of local clocks, to the end of a day that is given without a time."""
+def _until(text: str, zone: str) -> int:
+    """UNTIL as a time of a zone's clocks, to the end of a day that is given without a time; with Z it is UTC."""
     if not text:
         return 1 << 62
-    for pattern in ("%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S"):
-        try:
-            return _milliseconds(datetime.strptime(text, pattern))  # noqa: DTZ007 (as the clocks show)
-        except ValueError:
-            continue
     try:
-        return _milliseconds(datetime.strptime(text, "%Y%m%d")) + DAY_MS - 1  # noqa: DTZ007
+        until_ms = _milliseconds(datetime.strptime(text.removesuffix("Z"), "%Y%m%dT%H%M%S"))  # noqa: DTZ007
+    except ValueError:
+        return _end_of_day(text)
+    try:
+        return local_of(until_ms, zone) if text.endswith("Z") else until_ms
+    except OverflowError:  # at the end of the years that can be told, where an offset tells nothing
+        return until_ms
+
+
+def _end_of_day(text: str) -> int:
+    try:
+        return _milliseconds(datetime.strptime(text, "%Y%m%d")) + DAY_MS - 1  # noqa: DTZ007 (as the clocks show)
     except ValueError:
         raise BadDefinition(f"rrule: UNTIL={text} is no time; as 20271231T235959") from None
 

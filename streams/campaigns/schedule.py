@@ -125,7 +125,7 @@ def compile_schedule(schedule: Schedule) -> Plan:
     if schedule.rate is not None and kind != "at":
         raise BadDefinition("schedule.rate: goes with a schedule of one moment, not with local_time or best_time")
     first_ms, zone = _first(schedule, kind)
-    times = Recurrence(schedule.rrule, first_ms).after if schedule.rrule is not None else _once(first_ms)
+    times = Recurrence(schedule.rrule, first_ms, zone).after if schedule.rrule is not None else _once(first_ms)
     slot_us, late_us = _slots(schedule.rate)
     plan = Plan(_digest(schedule), kind, times, zone, slot_us=slot_us, late_us=late_us)
     return plan if schedule.best_time is None else _at_best(plan, schedule.best_time)

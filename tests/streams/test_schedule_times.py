@@ -136,3 +136,36 @@ def test_a_best_time_is_not_before_the_window_in_its_half_hour(
     user = there_at(*times, zone="Europe/Berlin")
 
     assert met_at(user, "2026-12-01", "Europe/Berlin", *window) == f"2026-12-01T{met}"
+
+
+# ---- rules
+
+
+@pytest.mark.parametrize("freq", ["YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY"])
+@pytest.mark.parametrize("interval", ["0", "-1", "1.5"])
+@pytest.mark.parametrize("more", ["", ";BYMONTH=3", ";COUNT=1"])
+def test_an_interval_below_one_is_refused_at_once(freq: str, interval: str, more: str) -> None:
+    """A rule that goes nowhere, or back in time, is neither searched for ever nor let in."""
+    rule = f"FREQ={freq};INTERVAL={interval}{more}"
+    with pytest.raises(BadDefinition, match=f"INTERVAL={interval} is no number"):
+        compile_schedule(Schedule(rrule=rule, start="2026-12-01T09:00:00"))
+
+
+LIMITS = [
+    ("20261203T000000Z", "America/Los_Angeles", ["2026-12-02T01:00"]),
+    ("20261203T010000Z", "America/Los_Angeles", ["2026-12-02T01:00", "2026-12-03T01:00"]),
+    ("20261203T000000", "America/Los_Angeles", ["2026-12-02T01:00", "2026-12-03T01:00"]),
+    ("20261202T080000Z", "Asia/Tokyo", ["2026-12-01T08:00", "2026-12-02T08:00"]),
+    ("20261202T075959Z", "Asia/Tokyo", ["2026-12-01T08:00"]),
+    ("20261202T165959Z", "UTC", ["2026-12-01T17:00"]),
+    ("20261202", "America/Los_Angeles", ["2026-12-02T01:00", "2026-12-03T01:00"]),
+    ("99991231T235959Z", "Asia/Tokyo", ["2026-12-01T08:00", "2026-12-02T08:00", "2026-12-03T08:00"]),
+]
+
+
+@pytest.mark.parametrize(("until", "zone", "expected"), LIMITS)
+def test_until_with_a_z_is_a_moment(until: str, zone: str, expected: list[str]) -> None:
+    """As RFC 5545 has it, an UNTIL with Z is UTC, and one without is what the zone's clocks show."""
+    schedule = Schedule(rrule=f"FREQ=DAILY;UNTIL={until}", start="2026-12-01T17:00:00", time_zone=zone)
+
+    assert moments(compile_schedule(schedule), 3) == expected
