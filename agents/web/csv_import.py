@@ -12,20 +12,29 @@ import msgspec
 
 from agents.web.control import to_wire
 from agents.web.replay import Asked
+from config import metrics
 from config.clock import Clock
 from streams import topics
 from streams.codec import partition_of
 from streams.csv_table import SAMPLE_ROWS, Kind, Table, plan_table, row_record
 from streams.errors import BadInput, BadSetting
+from streams.ingest.raw_record import RECORD_BYTES_MAX
 from streams.records import Output
 
 BATCH_ROWS: Final = 500
 BATCH_BYTES_MAX: Final = 1024 * 1024
 CELL_CHARS_MAX: Final = 1024 * 1024
+ROW_CHARS_MAX: Final = RECORD_BYTES_MAX
+"""A row that is longer, over however many lines, would make a record that is refused."""
+
+SAMPLE_BYTES_MAX: Final = 16 * 1024 * 1024
+"""So much of a sample is kept in memory; wide tables have fewer rows in it."""
+
 BLOCK_BYTES: Final = 1024 * 1024
 DIGEST_BYTES: Final = 12
 DELIMITERS: Final = ",;\t|"
 _HEADER_CHARS_MAX: Final = 1024 * 1024
+_CELL_BYTES: Final = 64  # what a cell takes beside its text
 _ERROR_COLUMNS: Final = ("row", "reason", "column", "detail")
 
 Row = tuple[int, list[str] | BadInput]
@@ -102,15 +111,69 @@ def _plan(path: Path, choices: Choices) -> Table:
     with _open(path) as file:
         rows = _rows(file)
         _, header = next(rows, (1, []))
-        if isinstance(header, BadInput) or not header:
+        if isinstance(header, BadInput):
+            raise BadSetting(f"{path}: the first line, with the names of the columns: {header.detail}")
+        if not header:
             raise BadSetting(f"{path}: no first line with the names of the columns")
-        sample = [cells for _, cells in islice(rows, SAMPLE_ROWS) if not isinstance(cells, BadInput)]
+        sample = _sample(rows, len(header))
     return plan_table(choices.kind, header, sample, choices.mapping)
+
+
+def _sample(rows: Iterator[Row], columns: int) -> list[list[str]]:
+    """The first rows, of those that have so many columns, as far as they fit into memory."""
+    sample: list[list[str]] = []
+    size = 0
+    for _, cells in islice(rows, SAMPLE_ROWS):
+        if isinstance(cells, BadInput) or len(cells) != columns:
+            continue
+        size += sum(map(len, cells)) + columns * _CELL_BYTES
+        if sample and size > SAMPLE_BYTES_MAX:
+            break
+        sample.append(cells)
+    return sample
 
 
 def _open(path: Path) -> TextIO:
     """Bytes that are no UTF-8 become lone surrogates, by which their row is refused and no other."""
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+class _Lines:
+    """The lines of a file for `csv.reader`, which asks for as many as a row has; no more of a row than may be.
+
+    What is beyond is passed over to the end of that line, unread by `csv.reader`, and raises BadInput instead.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._left = ROW_CHARS_MAX
+        self._is_split = False
+
+    def begin_row(self) -> None:
+        """The next line is the first of a row."""
+        self._left = ROW_CHARS_MAX
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(self._left + 1)
+        if self._is_split and line == "\n":
+            line = self._file.readline(self._left + 1)
+        self._is_split = False
+        if not line:
+            raise StopIteration
+        if len(line) > self._left:
+            self._pass(line)
+            detail = f"more than {ROW_CHARS_MAX:,} characters; split it, or look for a quote that is not closed"
+            raise BadInput("too_large", "", detail)
+        self._left -= len(line)
+        return line
+
+    def _pass(self, line: str) -> None:
+        while line and line[-1] not in "\r\n":
+            line = self._file.readline(BLOCK_BYTES)
+        self._is_split = line.endswith("\r")  # the "\n" that belongs to it comes by itself
 
 
 def _rows(file: TextIO) -> Iterator[Row]:
@@ -119,12 +182,17 @@ def _rows(file: TextIO) -> Iterator[Row]:
     file.seek(0)
     delimiter = max(DELIMITERS, key=first.count)
     csv.field_size_limit(CELL_CHARS_MAX)
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    lines = _Lines(file)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     number = 0
     while True:
         number += 1
+        lines.begin_row()
         try:
             cells = next(reader, None)
+        except BadInput as error:
+            yield number, error
+            continue
         except csv.Error as error:
             yield number, BadInput("bad_row", "", f"{error}; look for a quote that is not closed")
             continue
@@ -155,6 +223,7 @@ class _Import:
         with _open(self._path) as file, self._open_errors(progress) as errors:
             rows = _rows(file)
             await asyncio.to_thread(_skip, rows, progress.rows + 1)  # and the first line
+            self._keep(progress, errors)  # rows that are sent are this import's, also when a stop comes right behind
             while batch := await asyncio.to_thread(self._next, rows, progress, errors, partitions):
                 outputs, last = batch
                 if outputs and self._session is not None:
@@ -208,6 +277,7 @@ class _Import:
             last = number - 1
             try:
                 if isinstance(cells, BadInput):
+                    _hit(cells)
                     raise cells
                 made = row_record(self._table, f"{place}:{last}", cells, now_ms)
             except BadInput as error:
@@ -268,6 +338,11 @@ def _skip(rows: Iterator[Row], until: int) -> None:
     for number, _ in rows:
         if number >= until:
             return
+
+
+def _hit(refused: BadInput) -> None:
+    if refused.reason == "too_large":
+        metrics.LIMIT_HITS.labels("import_row_chars").inc()
 
 
 def _harmless(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agents.node import Node
+from agents.web import csv_import
 from agents.web.csv_import import Choices, import_csv
 from config.clock import ManualClock
 from streams.errors import BadSetting
@@ -172,3 +173,88 @@ async def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 500 * BYTES_PER_ROW_MAX
+
+
+@pytest.mark.parametrize("hostile", ["commas", "no line end", "wide rows", "small cells", "open quote"])
+async def test_memory_does_not_grow_with_what_a_row_holds(tmp_path: Path, hostile: str) -> None:
+    """Tens of megabytes in one row, in no row, or at the head of the file are read in a part of that memory."""
+    body = {
+        "commas": "u,a,b\n" + "," * 30_000_000,
+        "no line end": "x" * 60_000_000,
+        "wide rows": f"u,a,{'x' * 75_000}\n" * 999,
+        "small cells": "u,a,b\n" + ("xy," * 300_000 + "\n") * 33,
+        "open quote": 'u,a,"b\n' + ("x" * 100_000 + "\n") * 300,
+    }[hostile]
+    path = tmp_path / "users.csv"
+    path.write_text(f"external_id,name,note\n{body}", "utf-8")
+    del body
+    tracemalloc.start()
+    try:
+        await import_csv(None, path, Choices("attributes", {}), ManualClock(NOW_MS), lambda _: None)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("longer", [-1, 0, 1, 2, 3, 1_500_000])
+async def test_a_row_that_is_too_long_is_refused_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, longer: int
+) -> None:
+    """Whatever ends a line, wherever the limit cuts it: that row is named with the limit, its neighbours are sent."""
+    monkeypatch.setattr(csv_import, "ROW_CHARS_MAX", 1_000)
+    long = "u2," + "x" * (1_000 - len("u2,") - len(end) + longer)
+    path = tmp_path / "users.csv"
+    path.write_bytes(end.join(["external_id,name", "u1,Ann", long, "u3,Cleo", "", "u5"]).encode())
+    found = await import_csv(None, path, Choices("attributes", {}), ManualClock(NOW_MS), lambda _: None)
+    too_long = [3] if longer > 0 else []
+    assert rows_named(found) == [*too_long, 6]
+    assert found["usable"] == 3 - len(too_long)
+    assert found["reasons"] == ({"too_large": 1, "bad_row": 1} if too_long else {"bad_row": 1})
+    errors = await asyncio.to_thread(Path(found["errors"]).read_text, "utf-8")
+    assert ("more than 1,000 characters" in errors) == bool(too_long)
+
+
+async def test_a_row_over_many_lines_is_one_row_of_limited_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines of one quoted cell count together: below the limit they are its value, above it the next line is a row."""
+    monkeypatch.setattr(csv_import, "ROW_CHARS_MAX", 1_000)
+    path = tmp_path / "users.csv"
+    for lines, reasons in ((90, {}), (110, {"too_large": 1, "bad_row": 11})):
+        cell = '"' + "123456789\n" * lines + '"'
+        path.write_text(f"external_id,name\nu2,Ben\nu1,{cell}\n", "utf-8")
+        found = await import_csv(None, path, Choices("attributes", {}), ManualClock(NOW_MS), lambda _: None)
+        assert found["reasons"] == reasons
+        assert found["usable"] == (1 if reasons else 2)
+
+
+def test_a_first_line_that_is_too_long_says_so(tmp_path: Path) -> None:
+    """The names of the columns have the limit of a row, and the error names it."""
+    path = tmp_path / "users.csv"
+    path.write_text("external_id" + "," * 5_000_000 + "\nu,x\n", "utf-8")
+    with pytest.raises(BadSetting, match=r"first line.*4,194,304 characters"):
+        asyncio.run(import_csv(None, path, Choices("attributes", {}), ManualClock(NOW_MS), lambda _: None))
+
+
+async def test_rows_that_are_sent_are_of_the_import_that_goes_on(tmp_path: Path) -> None:
+    """Cut off before the first batch is answered, and done later: each of its records bears the same id again."""
+    path, clock = tmp_path / "users.csv", ManualClock(NOW_MS)
+    path.write_text("external_id,name\nu,Mel\n", "utf-8")
+    sent: list[bytes] = []
+
+    class Cut:
+        async def ask(self, command: str, args: dict[str, Any]) -> JSONValue:
+            if command == "append":
+                sent.extend(output[3] for output in args["outputs"])
+                if len(sent) == 1:
+                    raise StopHereError
+            return 1
+
+    with pytest.raises(StopHereError):
+        await import_csv(Cut(), path, Choices("attributes", {}), clock, lambda _: None)
+    clock.advance(1_000)
+    await import_csv(Cut(), path, Choices("attributes", {}), clock, lambda _: None)
+    assert len(sent) == 2
+    assert sent[0] == sent[1]
