@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from agents.durable import sync_folder
 from streams.errors import BadSetting, BadState
 
 FORMAT: Final = 1
@@ -61,7 +62,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         file.flush()
         os.fsync(file.fileno())
     for inner in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
-        _sync_folder(inner)
+        sync_folder(inner)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -114,11 +115,3 @@ def inside(folder: Path, path: str) -> Path:
 
 def _digest(manifest: Manifest) -> str:
     return hashlib.blake2b(_encode(msgspec.structs.replace(manifest, digest=""))).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from agents.durable import sync_folder
 from channels.tracking import Tracking
 from config.settings import Settings
 from streams.engagement import SigningKeys, read_signing_keys
@@ -60,13 +61,5 @@ def _made(path: Path) -> str:
             file.flush()
             os.fsync(file.fileno())
         aside.rename(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     return path.read_text(encoding="ascii").strip()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

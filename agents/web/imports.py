@@ -10,6 +10,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from agents.durable import HALF, write_durably
 from agents.engine.transport import Log
 from agents.web.csv_import import Choices, Progress, import_csv
 from agents.web.gate import refusal
@@ -42,12 +43,17 @@ _TRUE: Final = {"true": True, "false": False}
 
 
 class _Wanted(msgspec.Struct, frozen=True):
-    """How a file was asked to be read: kept beside it, so that its import goes on after a restart."""
+    """How a file was asked to be read: kept beside it, so that its import goes on after a restart.
+
+    `replaces_ms` is when an import of the same file had begun that was known then, which this one, made `again`,
+    replaces: as long as no other is known, this one has yet to begin.
+    """
 
     kind: Kind
     map: list[str]
     again: bool = False
     dry_run: bool = False
+    replaces_ms: int | None = None
 
 
 class _Straight:
@@ -78,6 +84,7 @@ class Imports:
         self._is_full = is_full
         self._straight = _Straight(log, is_full)
         self._turn = asyncio.Lock()
+        self._beginning = asyncio.Lock()
         self._uploading = 0
         self._jobs: dict[str, asyncio.Task[dict[str, Any]]] = {}
 
@@ -125,14 +132,26 @@ class Imports:
         import_id = _id_of(path, wanted)
         job = self._jobs.get(import_id)
         if job is None or job.done():
-            if not wanted.dry_run:
-                _beside(path, "wanted").write_bytes(msgspec.json.encode(wanted))
-            job = self._start(path, wanted)
+            job = await self._new(path, wanted)
         await asyncio.wait([job], timeout=ANSWER_S)
         if job.done():
             found = job.result()  # raises BadSetting, as the command would
             return _said(200, "success", import_id=import_id, state="done", **found)
         return _said(202, "success", import_id=import_id, state="running")
+
+    async def _new(self, path: Path, wanted: _Wanted) -> asyncio.Task[dict[str, Any]]:
+        """A new import of the file, kept for after a restart before anybody is told of it; one for all who ask now."""
+        import_id = _id_of(path, wanted)
+        ended = self._jobs.get(import_id)
+        async with self._beginning:
+            job = self._jobs.get(import_id)
+            if job is not None and job is not ended:
+                return job
+            if not wanted.dry_run:
+                known = self._progress(import_id)
+                wanted = msgspec.structs.replace(wanted, replaces_ms=known.began_ms if known else None)
+                await asyncio.to_thread(_note, path, wanted)
+            return self._start(path, wanted)
 
     def _start(self, path: Path, wanted: _Wanted) -> asyncio.Task[dict[str, Any]]:
         for import_id in [name for name, job in self._jobs.items() if job.done()][:-KEPT_MAX]:
@@ -152,8 +171,8 @@ class Imports:
             except BadSetting:
                 self._forget_file(path)
                 raise
-            self._forget_file(path)
             await asyncio.to_thread(self._tidy)
+            self._forget_file(path)  # and the job is done, with no moment between in which the file could come again
         errors = f"/users/import/{_id_of(path, wanted)}/errors"
         return {**found, "errors": errors if found["errors"] else None}
 
@@ -177,9 +196,16 @@ class Imports:
         for wanted_file in sorted(self._folder.glob("*.wanted.json")):
             path = self._folder / wanted_file.name.removesuffix(".wanted.json")
             if path.exists():
-                wanted = msgspec.json.decode(wanted_file.read_bytes(), type=_Wanted)
-                self._start(path, msgspec.structs.replace(wanted, again=False))
-        for half in self._folder.rglob("*.part"):
+                try:
+                    wanted = msgspec.json.decode(wanted_file.read_bytes(), type=_Wanted)
+                except (OSError, msgspec.DecodeError) as error:
+                    said = {"file": str(wanted_file), "error": str(error), "fix": "send the same CSV file again"}
+                    structlog.get_logger("headrace").warning("import does not go on", **said)
+                    continue
+                known = self._progress(path.stem)
+                has_begun = known is not None and known.began_ms != wanted.replaces_ms
+                self._start(path, msgspec.structs.replace(wanted, again=wanted.again and not has_begun))
+        for half in self._folder.rglob(f"*{HALF}"):
             half.unlink()
 
     async def _stop(self, app: web.Application) -> None:
@@ -238,6 +264,17 @@ class Imports:
 
 def _id_of(path: Path, wanted: _Wanted) -> str:
     return f"{path.stem}{DRY_RUN}" if wanted.dry_run else path.stem
+
+
+def _note(path: Path, wanted: _Wanted) -> None:
+    """Keep for a restart what was asked of a file. Raises OutsideFailing, and a file that nobody knows goes."""
+    beside = _beside(path, "wanted")
+    try:
+        write_durably(beside, msgspec.json.encode(wanted))
+    except OSError as error:
+        if not beside.exists():
+            path.unlink(missing_ok=True)
+        raise OutsideFailing(f"the file cannot be kept: {error.strerror}; send it again later") from error
 
 
 def _beside(path: Path, what: str) -> Path:

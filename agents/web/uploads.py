@@ -8,6 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
+from agents.durable import HALF
 from streams.errors import BadInput
 
 DIGEST_BYTES: Final = 12
@@ -21,7 +22,7 @@ async def save(parts: AsyncIterator[bytes], folder: Path, bytes_max: int, idle_s
         BadInput: `too_large`, or `slow` when nothing came for so long. The half is removed, as by any other error.
     """
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"{secrets.token_hex(8)}.part"
+    path = folder / f"{secrets.token_hex(8)}{HALF}"
     digest, size, block = blake2b(digest_size=DIGEST_BYTES), 0, b""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -38,6 +39,7 @@ async def save(parts: AsyncIterator[bytes], folder: Path, bytes_max: int, idle_s
                     block = b""
                 if part is None:
                     break
+            await asyncio.to_thread(os.fsync, file.fileno())  # whoever is told that it is here need not send it again
         target = folder / f"{digest.hexdigest()}.csv"
         path.replace(target)
     finally:

@@ -1,10 +1,13 @@
 """`POST /users/import`: a CSV file over HTTP, each row once, in bounded memory, with its refused rows to fetch."""
 
 import asyncio
+import errno
 import json
+import os
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,12 @@ import aiohttp
 import pytest
 
 from agents.node import Node
-from agents.web import imports
+from agents.web import imports, uploads
 from agents.web.key_ring import make_key
 from config.clock import SystemClock
 from config.settings import load_settings
-from tests.agents.nodes import environment, free_port
+from streams.records import Output
+from tests.agents.nodes import environment, free_port, records
 
 FULL = "the-full-key"
 ROWS = 3_000
@@ -129,6 +133,113 @@ async def test_an_import_that_a_stop_cut_off_goes_on_by_itself(tmp_path: Path, m
         found = await someone.done(said["import_id"])
         assert (found["state"], found["sent"]) == ("done", ROWS)
         assert someone.node.queries.totals()["custom_events"] == ROWS
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_an_import_made_again_goes_on_after_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """Whether it waited for its turn or was in the middle of its rows: the next process does it, and only once."""
+    body, appended, reached = users(), 0, asyncio.Event()
+    monkeypatch.setattr(imports, "ANSWER_S", 0.01)
+    async with sender(tmp_path) as someone:
+        _, said = await someone.send(body)
+        first = await someone.done(said["import_id"])
+        before = await kept_ms(tmp_path, said["import_id"])
+        straight = someone.node.log.append
+
+        async def append(outputs: list[Output]) -> None:
+            nonlocal appended
+            appended += 1
+            if appended > begun:
+                reached.set()
+                await asyncio.Event().wait()
+            await straight(outputs)
+
+        monkeypatch.setattr(someone.node.log, "append", append)
+        if not begun:  # another file has its turn
+            assert (await someone.send(b"external_id,first_name\nv,Ann"))[0] == 202
+        assert (await someone.send(body, "?again=true"))[0] == 202
+        await reached.wait()
+        middle = await kept_ms(tmp_path, said["import_id"])
+        assert (middle != before) == begun
+    async with sender(tmp_path) as someone:
+        found = await someone.done(said["import_id"])
+        after = await kept_ms(tmp_path, said["import_id"])
+    assert (found["state"], found["sent"], "error" in found) == ("done", first["sent"], False)
+    assert after != before
+    assert not begun or after == middle
+
+
+async def kept_ms(folder: Path, import_id: str) -> int:
+    """When the import began that is known of a file."""
+    path = folder / f"imports/{import_id}.csv.progress.json"
+    return int(json.loads(await asyncio.to_thread(path.read_text, "utf-8"))["began_ms"])
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"kind":"attri', b'{"kind":"others","map":[]}'])
+async def test_a_note_that_cannot_be_read_bars_no_start(tmp_path: Path, torn: bytes) -> None:
+    """Half of what was asked of a file, or a later version's: the process serves; the file sent again is imported."""
+    body = b"external_id,first_name\nu,Ann"
+    digest = blake2b(body, digest_size=12).hexdigest()
+    folder = tmp_path / "imports"
+    await asyncio.to_thread(folder.mkdir, parents=True)
+    await asyncio.to_thread((folder / f"{digest}.csv").write_bytes, body)
+    await asyncio.to_thread((folder / f"{digest}.csv.wanted.json").write_bytes, torn)
+    async with sender(tmp_path) as someone:
+        assert (await someone.call("GET", f"/users/import/{digest}"))[0] == 404
+        status, said = await someone.send(body)
+        assert (status, said["sent"], said["import_id"]) == (200, 1, digest)
+    left = await asyncio.to_thread(lambda: sorted(path.name for path in folder.iterdir()))
+    assert left == [f"{digest}.csv.progress.json"]
+
+
+async def test_what_was_asked_of_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk is full at that moment the file is not taken, nothing of it is left, and a second try is."""
+    real, full = os.fsync, True
+
+    def fsync(descriptor: int) -> None:
+        if full and ".wanted.json" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    async with sender(tmp_path) as someone:
+        status, said = await someone.send(users(20))
+        assert (status, "No space" in said["message"]) == (503, True)
+        left = await asyncio.to_thread(lambda: [path.name for path in (tmp_path / "imports").glob("*.csv*")])
+        assert [name for name in left if not name.endswith(".part")] == []
+        full = False
+        assert (await someone.send(users(20)))[0] == 200
+
+
+async def test_one_import_for_all_who_send_a_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two who send the same content at the same moment are told of one import, whose rows are in the log once."""
+    monkeypatch.setattr(imports, "ANSWER_S", 10.0)
+    both, saved = asyncio.Event(), 0
+
+    async def save_and_count(*args: Any) -> Path:
+        nonlocal saved
+        path = await uploads.save(*args)
+        saved += 1
+        if saved == 2:
+            both.set()
+        return path
+
+    async with sender(tmp_path) as someone:
+        straight = someone.node.log.append
+
+        async def append(outputs: list[Output]) -> None:
+            await both.wait()
+            await straight(outputs)
+
+        monkeypatch.setattr(imports, "save", save_and_count)
+        monkeypatch.setattr(someone.node.log, "append", append)
+        answers = await asyncio.gather(*(someone.send(users(20)) for _ in range(2)))
+        assert [status for status, _ in answers] == [200, 200]
+        assert [said["sent"] for _, said in answers] == [18, 18]
+        await someone.node.quiesce()
+        assert len(await records(someone.node, "events")) == 18
 
 
 async def test_what_is_no_import_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
