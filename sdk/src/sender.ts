@@ -111,9 +111,11 @@ export class Sender {
         credentials: "omit",
         ...(aborter ? { signal: aborter.signal } : {}),
       });
-      const said = (await answer.json().catch(() => ({}))) as { errors?: Refusal[] };
-      if (answer.status >= 400 && answer.status < 500) this.queue.untry(first);
-      return this.answered(entries, answer.status, said.errors ?? [], Number(answer.headers.get("Retry-After")) || 0);
+      const said = read(await answer.text());
+      const isDoor = answer.status === 200 ? typeof said.accepted === "number" : typeof said.message === "string";
+      if (answer.status >= 400 ? answer.status < 500 : !isDoor) this.queue.untry(first);
+      const retryS = Number(answer.headers.get("Retry-After")) || 0;
+      return this.answered(entries, answer.status, isDoor, said.errors ?? [], retryS);
     } catch (error) {
       log("not answered", error);
       return this.pause(PAUSE_MS_MIN);
@@ -122,8 +124,8 @@ export class Sender {
     }
   }
 
-  private answered(entries: Entry[], status: number, errors: Refusal[], retryS: number): boolean {
-    if (status === 200) {
+  private answered(entries: Entry[], status: number, isDoor: boolean, errors: Refusal[], retryS: number): boolean {
+    if (status === 200 && isDoor) {
       this.queue.settle(entries);
       this.queue.count("refused", errors.length);
       if (errors.length) this.tell(errors);
@@ -131,13 +133,14 @@ export class Sender {
       this.itemsMax = Math.min(ITEMS_MAX, this.itemsMax * 2);
       return true;
     }
-    log("answered", status);
-    if (status === 400 || status === 413 || status === 415) {
+    log("answered", status, isDoor ? "" : "by something that is no door: look at baseUrl");
+    const isSpoiled = status === 400 || status === 413 || status === 415;
+    if (isSpoiled && (isDoor || status === 413 || entries.length > 1)) {
       if (entries.length === 1) this.queue.drop("refused", entries);
       else this.itemsMax = Math.ceil(entries.length / 2); // one of them spoils the others: find it
       return true;
     }
-    const isBarred = status === 401 || status === 403 || status === 404;
+    const isBarred = isSpoiled || status === 200 || status === 401 || status === 403 || status === 404;
     return this.pause(Math.max(retryS * 1_000, isBarred ? PAUSE_MS_BARRED : PAUSE_MS_MIN));
   }
 
@@ -170,6 +173,15 @@ export class Sender {
     const { appId, sdk, deviceId } = this.target;
     const items = entries.map(({ item }) => item);
     return JSON.stringify({ app_id: appId, device_id: deviceId(), sdk, sent_at: iso(now()), items });
+  }
+}
+
+/** What an answer says; nothing where it is no JSON object, such as a page to sign in on. */
+function read(text: string): { message?: unknown; accepted?: unknown; errors?: Refusal[] } {
+  try {
+    return JSON.parse(text) ?? {};
+  } catch {
+    return {};
   }
 }
 

@@ -151,7 +151,7 @@ export class Tab {
     if (this.closed) return new Promise(() => undefined); // nobody is there to hear it
     return {
       status: answer.status,
-      json: async () => answer.body ?? {},
+      text: async () => (typeof answer.body === "string" ? answer.body : JSON.stringify(answer.body ?? {})),
       headers: { get: (name) => answer.headers?.[name] ?? null },
     };
   }

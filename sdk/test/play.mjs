@@ -44,7 +44,7 @@ class World {
     if (fate === "hangs") return new Promise(() => undefined);
     if (fate === "broken") return { status: 502 };
     if (fate === "busy") return { status: 429, headers: { "Retry-After": "7" } };
-    return { status: 200, body: { message: "success", errors: [] } };
+    return { status: 200, body: { message: "success", accepted: 1, errors: [] } };
   }
 
   async step([name, ...args]) {

@@ -20,7 +20,7 @@ function visit(fate = () => 200) {
     bodies.push(body);
     if (what === "unheard") throw new TypeError("Failed to fetch");
     const answer = typeof what === "number" ? { status: what } : what;
-    return { body: { message: "success", errors: [] }, ...answer };
+    return { body: { message: "success", accepted: body.items.length, errors: [] }, ...answer };
   };
   const open = (options) => {
     const tab = browser.open();
@@ -51,7 +51,7 @@ test("what was logged offline survives a reload and goes in order", async () => 
 test("a refused item is dropped and told, its neighbours are kept", async () => {
   const { browser, open, bodies } = visit((_, body) => ({
     status: 200,
-    body: { errors: [{ index: 1, id: body.items[1].id, reason: "bad_value", field: "name", detail: "" }] },
+    body: { accepted: 2, errors: [{ index: 1, id: body.items[1].id, reason: "bad_value", field: "name", detail: "" }] },
   }));
   const { headrace } = open();
   const told = [];
@@ -74,6 +74,30 @@ test("one item that spoils its batch is found and dropped, the others arrive", a
   assert.equal(good.flatMap((body) => body.items).length, 19);
   assert.equal(headrace.getQueueStatus().dropped.refused, 1);
 });
+
+for (const answer of [
+  { status: 200, body: "<!doctype html><title>A shop</title>" },
+  { status: 200, body: "null" },
+  { status: 200, body: { message: "welcome" } },
+  { status: 400, body: "<h1>Bad Request</h1>" },
+  { status: 415, body: "" },
+])
+  test(`what no door has answered is kept, and sent however late: ${JSON.stringify(answer)}`, async () => {
+    let isDoor = false;
+    const asked = [];
+    const { browser, open, bodies } = visit(() => (asked.push(browser.nowMs), isDoor ? 200 : answer));
+    const { headrace } = open();
+    for (const name of ["a", "b"]) headrace.logCustomEvent(name);
+    await browser.advance(10 * 60_000);
+    assert.ok(asked.length < 10, `asked ${asked.length} times in ten minutes`);
+    await browser.advance(25 * HOUR_MS);
+    assert.equal(headrace.getQueueStatus().queued, 2);
+    bodies.length = 0;
+    isDoor = true;
+    assert.equal(await headrace.requestImmediateDataFlush(), true);
+    assert.deepEqual(bodies.flatMap((body) => body.items.map((item) => item.name)), ["a", "b"]);
+    assert.deepEqual(new Set(Object.values(headrace.getQueueStatus().dropped)), new Set([0]));
+  });
 
 test("pauses grow, bear jitter, and Retry-After is honoured", async () => {
   const at = [];
