@@ -1,6 +1,6 @@
 // One app on one page: who is there, what they do, and when it is sent.
 
-import { bytesOf, iso, log, now, uuid } from "./env";
+import { bytesOf, iso, log, matches, now, numberOf, uuid } from "./env";
 import type { Item, Properties, Refusal, Value } from "./items";
 import { Queue } from "./queue";
 import { Sender } from "./sender";
@@ -109,10 +109,10 @@ export class Client {
   }
 
   purchase(id: string, price: number, currency: string, quantity: number, properties?: Properties): boolean {
-    const amount = Number(price);
+    const amount = numberOf(price);
     const isPrice = price !== null && isFinite(amount) && Math.abs(amount) <= 1e12;
     const isQuantity = Number.isInteger(quantity) && quantity >= 1 && quantity <= 100;
-    if (!isName(id) || !isPrice || !isQuantity || !/^[A-Za-z]{3}$/.test(currency) || !isProperties(properties)) return false;
+    if (!isName(id) || !isPrice || !isQuantity || !matches(currency, /^[A-Za-z]{3}$/) || !isProperties(properties)) return false;
     const exact = Number(amount.toFixed(6)); // 0.1 + 0.2 is meant to be 0.3
     return this.track({
       type: "purchase",

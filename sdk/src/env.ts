@@ -40,3 +40,17 @@ export function bytesOf(text: string): number {
   }
   return size;
 }
+
+/** Whether it is a text of that form. */
+export function matches(value: unknown, form: RegExp): value is string {
+  return typeof value === "string" && form.test(value);
+}
+
+/** As a number; NaN for what cannot become one, such as a symbol. */
+export function numberOf(value: unknown): number {
+  try {
+    return Number(value);
+  } catch {
+    return NaN;
+  }
+}

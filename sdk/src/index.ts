@@ -16,7 +16,8 @@ const OFF = "headrace.off";
 let client: Client | undefined;
 
 /** Begin; false if the app id is missing, the SDK is disabled here, or a robot is looking. */
-export function initialize(appId: string, options: Options = {}): boolean {
+export function initialize(appId: string, given?: Options): boolean {
+  const options = given ?? {};
   setLogs(options.enableLogging === true);
   if (typeof appId !== "string" || !appId) {
     log("no app id");
@@ -26,7 +27,7 @@ export function initialize(appId: string, options: Options = {}): boolean {
   if (client) return client.appId === appId;
   const agent = typeof navigator === "undefined" ? "" : navigator.userAgent || "";
   if (!options.allowCrawlerActivity && ROBOTS.test(agent)) return false;
-  client = new Client(appId, options.baseUrl ?? home, options);
+  client = new Client(appId, typeof options.baseUrl === "string" ? options.baseUrl : home, options);
   return true;
 }
 

@@ -24,9 +24,16 @@ export class Queue {
     private itemsMax: number,
   ) {}
 
-  /** Keep an item behind all that were put before; false if it is too large. */
+  /** Keep an item behind all that were put before; false if it is too large, or no JSON, as with a loop in it. */
   put(item: Item): boolean {
-    if (bytesOf(JSON.stringify(item)) > ITEM_BYTES_MAX) {
+    let text: string;
+    try {
+      text = JSON.stringify(item);
+    } catch (error) {
+      log("no JSON", item.type, error);
+      return false;
+    }
+    if (bytesOf(text) > ITEM_BYTES_MAX) {
       this.count("too_large", 1);
       log("too large", item.type);
       return false;

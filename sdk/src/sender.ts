@@ -74,10 +74,19 @@ export class Sender {
     if (entries.every(({ item }) => this.inFlight.has(item.id))) return;
     if (this.stopped || typeof navigator === "undefined" || !navigator.sendBeacon) return;
     const first = this.queue.attempt(entries);
-    if (navigator.sendBeacon(this.target.url, this.body(entries))) {
+    if (this.beacon(entries)) {
       for (const { item } of entries) this.inFlight.add(item.id);
     } else {
       this.queue.untry(first);
+    }
+  }
+
+  private beacon(entries: Entry[]): boolean {
+    try {
+      return navigator.sendBeacon(this.target.url, this.body(entries));
+    } catch (error) {
+      log("no beacon", error); // a blocker's own sendBeacon, or an address that is none
+      return false;
     }
   }
 

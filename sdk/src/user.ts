@@ -1,6 +1,6 @@
 // The setters of the user in force; each returns whether the value is of the right kind.
 
-import { bytesOf, log } from "./env";
+import { bytesOf, log, matches, numberOf } from "./env";
 import type { Value } from "./items";
 
 export const Genders = { MALE: "M", FEMALE: "F", OTHER: "O", UNKNOWN: null, NOT_APPLICABLE: "N", PREFER_NOT_TO_SAY: "P" };
@@ -12,6 +12,7 @@ export const NotificationSubscriptionTypes = {
 
 const NAME_CHARS_MAX = 255;
 const VALUE_BYTES_MAX = 10_000;
+const SUBSCRIPTION = /^(opted_in|subscribed|unsubscribed)$/;
 const RESERVED = ["type", "id", "time", "external_id", "device_id"];
 
 export class User {
@@ -35,21 +36,21 @@ export class User {
 
   setEmail(email: string | null): boolean {
     const text = typeof email === "string" ? email.trim() : email;
-    return (text === null || /^[^@\s]+@[^@\s]+$/.test(text)) && this.text("email", text);
+    return (text === null || matches(text, /^[^@\s]+@[^@\s]+$/)) && this.text("email", text);
   }
 
   setPhoneNumber(phone: string | null): boolean {
-    return (phone === null || /^[+0-9().\s/-]+$/.test(phone)) && this.text("phone", phone);
+    return (phone === null || matches(phone, /^[+0-9().\s/-]+$/)) && this.text("phone", phone);
   }
 
   setGender(gender: string | null): boolean {
-    return (gender === null || /^[MFONP]$/.test(gender)) && this.text("gender", gender);
+    return (gender === null || matches(gender, /^[MFONP]$/)) && this.text("gender", gender);
   }
 
   /** Month from 1 to 12; no argument at all deletes. */
   setDateOfBirth(year?: number | null, month?: number | null, day?: number | null): boolean {
     if (year == null && month == null && day == null) return this.text("dob", null);
-    const date = new Date(Date.UTC(Number(year), Number(month) - 1, Number(day)));
+    const date = new Date(Date.UTC(numberOf(year), numberOf(month) - 1, numberOf(day)));
     if (isNaN(date.getTime()) || date.getUTCMonth() + 1 !== month || date.getUTCDate() !== day) return false;
     return this.text("dob", date.toISOString().slice(0, 10));
   }
@@ -67,11 +68,11 @@ export class User {
   }
 
   setEmailNotificationSubscriptionType(type: string): boolean {
-    return /^(opted_in|subscribed|unsubscribed)$/.test(type) && this.text("email_subscribe", type);
+    return matches(type, SUBSCRIPTION) && this.text("email_subscribe", type);
   }
 
   setPushNotificationSubscriptionType(type: string): boolean {
-    return /^(opted_in|subscribed|unsubscribed)$/.test(type) && this.text("push_subscribe", type);
+    return matches(type, SUBSCRIPTION) && this.text("push_subscribe", type);
   }
 
   /** Text, a number, a boolean or a time; null deletes. */

@@ -229,6 +229,51 @@ test("wrong calls say so and send nothing", async () => {
   assert.equal(bodies.length, 0);
 });
 
+test("nothing that a page passes throws into it: loops, BigInts, symbols, getters that fail, nothing at all", async () => {
+  const { browser, open, bodies } = visit();
+  const { headrace } = open(null);
+  const loop = {};
+  loop.self = loop;
+  const hostile = [loop, { n: 1n }, { get now() { throw new Error("later"); } }];
+  const odd = [Symbol("x"), Object.create(null), { valueOf() { throw new Error("no"); } }];
+  const user = headrace.getUser();
+  const setters = Object.getOwnPropertyNames(Object.getPrototypeOf(user)).filter((name) => name.startsWith("set"));
+  const answers = [
+    ...hostile.flatMap((each) => [headrace.logCustomEvent("v", each), headrace.logPurchase("p", 1, "EUR", 1, each)]),
+    ...odd.flatMap((each) => [
+      headrace.logCustomEvent(each),
+      headrace.changeUser(each),
+      headrace.logPurchase("p", each),
+      headrace.logPurchase(each, 1),
+      headrace.logPurchase("p", 1, each),
+      headrace.logPurchase("p", 1, "EUR", each),
+      ...setters.map((name) => user[name](each, each, each)),
+    ]),
+  ];
+  assert.deepEqual(new Set(answers), new Set([false]));
+  headrace.destroy();
+  for (const each of odd) assert.equal(headrace.initialize(each), false);
+  assert.equal(headrace.initialize(APP, { baseUrl: 7 }), true);
+  await browser.advance(20_000);
+  assert.equal(bodies.length, 0);
+});
+
+test("a beacon that throws is one that was not sent", async () => {
+  const { open, browser, names } = visit();
+  const tab = open();
+  tab.context.navigator.sendBeacon = () => {
+    throw new TypeError("blocked");
+  };
+  tab.headrace.logCustomEvent("a");
+  tab.close();
+  browser.online = false;
+  open();
+  await browser.advance(25 * HOUR_MS);
+  browser.setOnline(true);
+  await browser.advance(60_000);
+  assert.deepEqual(names(), ["a"]);
+});
+
 test("disabled it does nothing until it is enabled, and wiped it is another device", async () => {
   const { browser, open, bodies } = visit();
   const tab = open();
