@@ -14,6 +14,13 @@ export function now(): number {
   return Date.now();
 }
 
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
+/** As long as a timer can be: beyond, browsers take it for none, and it would fire again and again. */
+export function timerMs(ms: number): number {
+  return ms < TIMER_MS_MAX ? ms : TIMER_MS_MAX;
+}
+
 export function iso(ms: number): string {
   return new Date(ms).toISOString();
 }

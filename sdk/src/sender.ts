@@ -1,6 +1,6 @@
 // Sends the queue to the door: in order, one request at a time, again until it is answered.
 
-import { iso, log, now, uuid } from "./env";
+import { iso, log, now, timerMs, uuid } from "./env";
 import type { Refusal } from "./items";
 import type { Entry, Queue } from "./queue";
 import type { Store } from "./store";
@@ -12,6 +12,7 @@ const LEASE_MS = 20_000;
 const PAUSE_MS_MIN = 1_000;
 const PAUSE_MS_MAX = 300_000;
 const PAUSE_MS_BARRED = 60_000;
+const PAUSE_MS_LONGEST = 24 * 3_600_000; // whatever Retry-After says
 
 export interface Target {
   url: string;
@@ -25,9 +26,11 @@ export class Sender {
   private tab = uuid();
   private failures = 0;
   private notBefore = 0;
+  private pauseMs = 0;
   private itemsMax = ITEMS_MAX;
   private sending: Promise<boolean> | undefined;
   private inFlight = new Set<string>();
+  private beaconed = new Set<string>();
   private timer: ReturnType<typeof setTimeout> | undefined;
   private stopped = false;
 
@@ -42,7 +45,7 @@ export class Sender {
   schedule(): void {
     if (this.stopped) return;
     if (this.timer !== undefined) clearTimeout(this.timer);
-    this.timer = setTimeout(() => void this.flush(), Math.max(this.intervalMs, this.notBefore - now()));
+    this.timer = setTimeout(() => void this.flush(), timerMs(Math.max(this.intervalMs, this.pauseLeftMs())));
   }
 
   stop(): void {
@@ -75,7 +78,10 @@ export class Sender {
     if (this.stopped || typeof navigator === "undefined" || !navigator.sendBeacon) return;
     const first = this.queue.attempt(entries);
     if (this.beacon(entries)) {
-      for (const { item } of entries) this.inFlight.add(item.id);
+      for (const { item } of entries) {
+        this.inFlight.add(item.id);
+        this.beaconed.add(item.id);
+      }
     } else {
       this.queue.untry(first);
     }
@@ -97,7 +103,7 @@ export class Sender {
 
   private async run(): Promise<boolean> {
     for (;;) {
-      if (this.stopped || now() < this.notBefore || isOffline() || !this.lease()) return false;
+      if (this.stopped || this.pauseLeftMs() > 0 || isOffline() || !this.lease()) return false;
       const entries = this.queue.head(this.itemsMax, BYTES_MAX);
       if (!entries.length) return true;
       const first = this.queue.attempt(entries);
@@ -122,7 +128,8 @@ export class Sender {
       });
       const said = read(await answer.text());
       const isDoor = answer.status === 200 ? typeof said.accepted === "number" : typeof said.message === "string";
-      if (answer.status >= 400 ? answer.status < 500 : !isDoor) this.queue.untry(first);
+      if (answer.status >= 400 ? answer.status < 500 : !isDoor)
+        this.queue.untry(first.filter(({ item }) => !this.beaconed.has(item.id))); // a beacon may have had its own answer
       const retryS = Number(answer.headers.get("Retry-After")) || 0;
       return this.answered(entries, answer.status, isDoor, said.errors ?? [], retryS);
     } catch (error) {
@@ -136,6 +143,7 @@ export class Sender {
   private answered(entries: Entry[], status: number, isDoor: boolean, errors: Refusal[], retryS: number): boolean {
     if (status === 200 && isDoor) {
       this.queue.settle(entries);
+      for (const { item } of entries) this.beaconed.delete(item.id);
       this.queue.count("refused", errors.length);
       if (errors.length) this.tell(errors);
       this.failures = 0;
@@ -165,8 +173,15 @@ export class Sender {
   /** Wait twice as long as last time, and not all pages at once. */
   private pause(atLeastMs: number): false {
     const longest = Math.min(PAUSE_MS_MAX, PAUSE_MS_MIN * 2 ** this.failures++);
-    this.notBefore = now() + Math.max(atLeastMs, longest) * (1 + Math.random() / 2);
+    this.pauseMs = Math.min(PAUSE_MS_LONGEST, Math.max(atLeastMs, longest)) * (1 + Math.random() / 2);
+    this.notBefore = now() + this.pauseMs;
     return false;
+  }
+
+  /** What is left of a pause; nothing if the clock was set back meanwhile, which would make it as much longer. */
+  private pauseLeftMs(): number {
+    const left = this.notBefore - now();
+    return left > this.pauseMs ? 0 : left;
   }
 
   /** One tab sends at a time, as far as that can be had; two that do send the same ids, which count once. */

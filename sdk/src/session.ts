@@ -1,6 +1,6 @@
 // Sessions: they end after some time without a tracked call, and belong to whoever was there when they began.
 
-import { iso, now, uuid } from "./env";
+import { iso, now, timerMs, uuid } from "./env";
 import type { Item } from "./items";
 import type { Store } from "./store";
 
@@ -88,7 +88,7 @@ export class Sessions {
 
   private watch(state: State): void {
     this.stop();
-    this.timer = setTimeout(() => this.expire(), Math.max(0, state.last + this.timeoutMs - now()) + 1);
+    this.timer = setTimeout(() => this.expire(), timerMs(Math.max(0, state.last + this.timeoutMs - now()) + 1));
   }
 }
 

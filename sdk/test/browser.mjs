@@ -79,6 +79,12 @@ export class Browser {
     await settled();
   }
 
+  /** Somebody sets the clock; timers fire when they would have. */
+  setClock(byMs) {
+    this.nowMs += byMs;
+    for (const tab of this.tabs) for (const timer of tab.timers.values()) timer.at += byMs;
+  }
+
   setOnline(online) {
     this.online = online;
     if (online) for (const tab of this.tabs) tab.window.dispatchEvent(new Event("online"));
@@ -132,6 +138,7 @@ export class Tab {
       },
       setTimeout: (work, ms) => {
         ids += 1;
+        if (!(ms < 2 ** 31)) ms = 1; // as browsers have it
         tab.timers.set(ids, { id: ids, at: browser.nowMs + ms, work });
         return ids;
       },

@@ -274,6 +274,56 @@ test("a beacon that throws is one that was not sent", async () => {
   assert.deepEqual(names(), ["a"]);
 });
 
+test("a clock that is set back makes no pause longer", async () => {
+  const { browser, open, names } = visit((count) => (count === 0 ? 503 : 200));
+  open().headrace.logCustomEvent("a");
+  await browser.advance(15_000);
+  browser.setClock(-48 * HOUR_MS);
+  await browser.advance(60_000);
+  assert.deepEqual(names(), ["a", "a"]);
+});
+
+test("no timer is longer than browsers have them, whatever a door or the page says", async () => {
+  const { browser, open, bodies } = visit((count) => (count === 0 ? { status: 429, headers: { "Retry-After": "1e10" } } : 200));
+  let timers = 0;
+  const tab = open({ sessionTimeoutInSeconds: 90 * 86_400, flushIntervalInSeconds: 90 * 86_400 });
+  const real = tab.context.setTimeout;
+  tab.context.setTimeout = (...args) => {
+    timers += 1;
+    assert.ok(timers < 1_000, "a timer fires again and again");
+    return real(...args);
+  };
+  tab.headrace.openSession();
+  await browser.advance(20 * 24 * HOUR_MS);
+  assert.ok(timers < 50, `${timers} timers in twenty days`);
+  await browser.advance(15 * 24 * HOUR_MS);
+  assert.equal(bodies.length, 2);
+});
+
+test("what went by beacon too may have arrived, whatever the request itself was answered", async () => {
+  const { browser, open, bodies } = visit();
+  const answers = browser.network;
+  let refuse;
+  browser.network = (...request) =>
+    request[1].beacon ? answers(...request) : new Promise((go) => (refuse = () => go({ status: 429 })));
+  const tab = open();
+  tab.headrace.logCustomEvent("a");
+  void tab.headrace.requestImmediateDataFlush();
+  await settled();
+  tab.headrace.logCustomEvent("b");
+  tab.window.dispatchEvent(new Event("pagehide"));
+  await settled();
+  refuse();
+  await settled();
+  browser.online = false;
+  await browser.advance(25 * HOUR_MS);
+  browser.network = answers;
+  browser.setOnline(true);
+  await browser.advance(60_000);
+  assert.deepEqual(bodies.map((body) => body.items.map((item) => item.name)), [["a", "b"]]);
+  assert.equal(tab.headrace.getQueueStatus().dropped.uncertain, 2);
+});
+
 test("disabled it does nothing until it is enabled, and wiped it is another device", async () => {
   const { browser, open, bodies } = visit();
   const tab = open();
