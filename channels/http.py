@@ -30,6 +30,8 @@ RESOLVER_THREADS: Final = 8
 RESOLVED_S: Final = 10
 IDLE_S_MAX: Final = 15.0
 URL_CHARS_MAX: Final = 8_190
+HOST_CHARS_MAX: Final = 253
+LABEL_CHARS_MAX: Final = 63
 AGENT: Final = "Headrace"
 _CONTROLS: Final = frozenset(map(chr, [*range(0x21), 0x7F]))
 _DEFAULTS: Final = {
@@ -80,7 +82,8 @@ def read_url(text: str, guard: Guard) -> Target:
     """The target of the URL that a text names, if it may be requested as far as can be told before resolution.
 
     Raises:
-        UrlRefused: it is not http or https, names no host, or carries a user, white space or controls.
+        UrlRefused: it is not http or https, names no host or one that cannot be, or carries a user, white space or
+            controls.
         AddressRefused: its host is an address that is not allowed.
     """
     if len(text) > URL_CHARS_MAX:
@@ -98,8 +101,17 @@ def read_url(text: str, guard: Guard) -> Target:
         raise UrlRefused("user and password do not belong into a URL; send a header")
     if not url.raw_host or not port:
         raise UrlRefused("no host or port in it")
+    if not _is_host(url.raw_host):
+        raise UrlRefused("its host has an empty part between dots, or is too long for a name")
     guard.check_host(url.raw_host)
     return Target.of(url)
+
+
+def _is_host(host: str) -> bool:
+    """Whether it is an address in brackets, or has only parts that a name may have, as DNS bounds them."""
+    name = host.removesuffix(".")
+    labels = name.split(".")
+    return ":" in host or (len(name) <= HOST_CHARS_MAX and all(0 < len(each) <= LABEL_CHARS_MAX for each in labels))
 
 
 class CheckedResolver(AbstractResolver):
@@ -182,7 +194,7 @@ class HttpClient:
             came = await self._exchange(peer, data, proof, has_body=method != "HEAD")
         except TimeoutError:
             raise NoAnswer("timeout: no answer in time") from None
-        except socket.gaierror:
+        except (socket.gaierror, UnicodeError):  # the resolver's, for a name that it cannot even write down
             raise NoAnswer("name_not_resolved: the host has no address") from None
         except (HttpProcessingError, OSError) as error:
             # Only the kind of error: its text may quote the URL, and with it the user's data.
@@ -341,6 +353,6 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
         return float(text[:9])
     try:
         after = parsedate_to_datetime(text) - parsedate_to_datetime(headers.get("Date", ""))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):  # whatever an endpoint may write there
         return None
     return max(0.0, after.total_seconds())

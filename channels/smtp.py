@@ -177,7 +177,7 @@ class Smtp:
         )
         try:
             await client.connect(timeout=CONNECT_S)
-        except (SMTPException, OSError) as error:
+        except (SMTPException, OSError, UnicodeError) as error:  # the last for a host's name with an empty part
             # Whatever the code: the server says nothing of this mail, so its dispatch is not at fault.
             raise _Refused("retry", _told(error)[1]) from None
         return client

@@ -39,6 +39,9 @@ SENDS_DECIDED: Final = _counter("sends_decided_total", "Sends decided.", "channe
 OUTCOMES: Final = _counter("send_outcomes_total", "What became of dispatches.", "channel", "outcome")
 DEAD_LETTERS_REPLAYED: Final = _counter("dead_letters_replayed_total", "Dead letters put back into events.")
 ATTEMPT_SECONDS: Final = _histogram("send_attempt_seconds", "Time of one attempt of a dispatch.", "channel")
+ATTEMPTS_BROKEN: Final = _counter(
+    "send_attempts_broken_total", "Attempts that an error of our own ended; their dispatches are held.", "channel"
+)
 IN_FLIGHT: Final = _gauge("sends_in_flight", "Dispatches between attempt and outcome.", "channel")
 DEAD_LETTERS: Final = _counter("dead_letters_total", "Records refused, kept in dead-letters.", "reason")
 LAG_RECORDS: Final = _gauge("consumer_lag_records", "Records not yet processed, as Kafka counts them.", *_PLACE)

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Final
 
 from agents.definitions import Workspaces
+from agents.delivery.attempts import attempted
 from agents.delivery.gate import Gates
 from agents.delivery.held import change_held
 from agents.delivery.outcomes import outcome_of, settle_uncertain
@@ -261,7 +262,7 @@ class Delivery:
                 asked[dispatch.dispatch_id] = began
                 try:
                     request = Request(dispatch.dispatch_id, dispatch.address, dispatch.request, proof=proof)
-                    receipt = await provider.attempt(request)
+                    receipt = await attempted(provider, dispatch.channel, request, proof)
                 finally:
                     del asked[dispatch.dispatch_id]
             seconds = perf_counter() - began

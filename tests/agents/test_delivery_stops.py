@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from channels.channel import Receipt
-from streams.errors import OutsideFailing
+from channels.channel import Receipt, Request
+from config import metrics
+from streams.errors import BadState, OutsideFailing
 from streams.policy.retry import RETRIES_MAX
 from tests.agents.deliveries import Rig, Steered, delivering
 
@@ -98,3 +99,68 @@ async def test_what_a_crash_left_is_durable_before_its_provider_is_asked(tmp_pat
     assert len(steered.settled) == 1
     await rig.close()
     rig.store.close()
+
+
+async def test_a_request_that_breaks_its_provider_is_held_and_costs_no_other(tmp_path: Path) -> None:
+    """An error that a provider does not know holds its one dispatch, with the kind of error; the rest is sent."""
+    odd, steered = f"{2:032x}", Steered()
+
+    def answer(request: Request) -> Receipt:
+        if request.dispatch_id == odd:
+            raise KeyError("ann@example.com")
+        return Receipt(request.dispatch_id, "sent")
+
+    steered.answer = answer
+    before = metrics.ATTEMPTS_BROKEN.labels("email")._value.get()
+    async with delivering(tmp_path, email=steered) as rig:
+        await rig.record(*(rig.send(number) for number in range(5)))
+        await rig.until(lambda: rig.delivery.idle)
+        assert rig.states == {"sent": 4, "held": 1}
+        assert rig.dispatch(2).reason == "uncertain: the attempt ended in an error of ours, KeyError"
+        assert metrics.ATTEMPTS_BROKEN.labels("email")._value.get() == before + 1
+
+        await rig.close()
+        await rig.open()
+        await rig.record(rig.send(9))
+        await rig.until(lambda: rig.states == {"sent": 5, "held": 1})
+        steered.answer = lambda request: Receipt(request.dispatch_id, "sent")
+        assert await rig.delivery.release(odd) == 1
+        await rig.until(lambda: rig.states == {"sent": 6})
+
+
+@pytest.mark.parametrize("error", [OutsideFailing("a full disk"), BadState("contradicts"), AssertionError("never")])
+async def test_what_must_end_a_worker_still_does(tmp_path: Path, error: Exception) -> None:
+    """What a provider raises on purpose holds nothing: the worker ends with it, and its next start settles."""
+    steered = Steered()
+
+    def answer(request: Request) -> Receipt:
+        raise error
+
+    steered.answer = answer
+    async with delivering(tmp_path, email=steered) as rig:
+        await rig.record(rig.send(1))
+        with pytest.raises(type(error)):
+            await rig.until(lambda: False)
+        assert rig.states == {"attempting": 1}
+
+
+async def test_who_lost_the_partition_during_a_broken_attempt_says_nothing(tmp_path: Path) -> None:
+    """A provider's error counts only where the partition is still this worker's; else the worker ends as it did."""
+    steered, is_lost = Steered(), False
+
+    def answer(request: Request) -> Receipt:
+        nonlocal is_lost
+        is_lost = True
+        raise KeyError("x")
+
+    async def confirm(partition: int) -> None:
+        if is_lost:
+            raise RuntimeError("fenced")
+
+    steered.answer = answer
+    async with delivering(tmp_path, email=steered) as rig:
+        rig.engine.transport.confirm = confirm  # type: ignore[method-assign]
+        await rig.record(rig.send(1))
+        with pytest.raises(RuntimeError, match="fenced"):
+            await rig.until(lambda: False)
+        assert rig.states == {"attempting": 1}

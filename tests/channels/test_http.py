@@ -145,11 +145,13 @@ async def test_no_redirect_is_followed(target: str) -> None:
             "http://[fe80::1%25lo]:{port}/",
             "http://[::1",
         ),
+        *("https://.example.com/hook", "http://a..b/", "http://a../", "http://" + "a" * 64 + ".example/"),
+        "http://" + "a." * 127 + "example/",
         "http://127.0.0.1:{port}/" + "x" * 9_000,
     ],
 )
 async def test_urls_that_are_never_requested(url: str) -> None:
-    """Private hosts in any disguise, users in URLs and other schemes fail at once, and nothing reaches a server."""
+    """Private and impossible hosts, users in URLs and other schemes fail at once, and nothing reaches a server."""
     async with serving("127.0.0.2") as endpoint, calling("127.0.0.1/32") as calls:
         receipt = await calls.attempt(hook(url.replace("{port}", endpoint.url.rpartition(":")[2])))
 
@@ -207,6 +209,22 @@ async def test_the_last_gate_is_the_socket(answers: tuple[str, ...]) -> None:
 
     assert receipt.kind in ("failed", "retry")
     assert private.requests == []
+
+
+class Unwritable(CheckedResolver):
+    """A resolver that cannot put a name into the form of DNS, as Python's own cannot with some."""
+
+    async def look_up(self, host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+        raise UnicodeError("label empty or too long")
+
+
+async def test_a_name_that_cannot_be_asked_for_has_no_address() -> None:
+    """A name that the system's resolver refuses to encode is one that was not resolved, and nothing is raised."""
+    async with calling(resolver=Unwritable(Guard())) as calls:
+        receipt = await calls.attempt(hook("http://odd.example/"))
+
+    assert receipt.kind == "retry"
+    assert receipt.reason.startswith("name_not_resolved: ")
 
 
 async def test_a_name_of_this_machine_is_refused() -> None:
@@ -328,6 +346,14 @@ async def test_an_endless_answer_is_cut() -> None:
         ({"Retry-After": "Tue, 24 Nov 2026 10:01:00 GMT", "Date": "Tue, 24 Nov 2026 10:00:00 GMT"}, 60.0),
         ({"Retry-After": "Tue, 24 Nov 2026 09:00:00 GMT", "Date": "Tue, 24 Nov 2026 10:00:00 GMT"}, 0.0),
         *(({"Retry-After": text}, None) for text in ("soon", "-1", "1.5", "", "٣")),
+        *(
+            ({"Retry-After": text, "Date": "Tue, 24 Nov 2026 10:00:00 GMT"}, None)
+            for text in (
+                "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+                "Tue, 24 Nov 2026 10:01:00 +99999999999999999999",
+                "Tue, 24 Nov 2026 10:01:00",
+            )
+        ),
     ],
 )
 async def test_what_retry_after_asks_for(headers: dict[str, str], seconds: float | None) -> None:

@@ -127,9 +127,10 @@ async def test_a_kept_connection_that_the_server_closed_is_replaced() -> None:
     assert len(server.taken) == 2
 
 
-async def test_nobody_there_is_retried() -> None:
-    """A closed port is retried, since nothing was handed over."""
-    receipt = await Smtp(SmtpServer("127.0.0.1", 1, "none")).attempt(mail("you@example.com"))
+@pytest.mark.parametrize("host", ["127.0.0.1", "mail..example.com"])
+async def test_nobody_there_is_retried(host: str) -> None:
+    """A closed port, or a server's name that cannot be one, is retried, since nothing was handed over."""
+    receipt = await Smtp(SmtpServer(host, 1, "none")).attempt(mail("you@example.com"))
 
     assert receipt.kind == "retry"
 
