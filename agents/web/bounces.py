@@ -7,6 +7,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
+import structlog
+
 from agents.web.control import to_wire
 from agents.web.replay import Asked
 from streams import topics
@@ -54,7 +56,7 @@ async def take_bounces(session: Asked, source: str, stdin: BinaryIO, keys: Signi
 
 async def _take(session: Asked, data: bytes, keys: SigningKeys, partitions: int) -> str:
     """What became of one mail, by its name among the counts."""
-    report = read_mail_report(data)
+    report = _read(data)
     if report is None:
         return "no_report"
     claims = await _claims(session, report, keys)
@@ -75,6 +77,15 @@ async def _take(session: Asked, data: bytes, keys: SigningKeys, partitions: int)
     output = Output(topics.EVENTS.name, partition_of(key, partitions), key, to_json(item))
     await session.ask("append", {"outputs": to_wire([output])})
     return _NAMES[report.kind]
+
+
+def _read(data: bytes) -> MailReport | None:
+    """The report in a mail. One that breaks its reader is passed over, or every later run would end at it, too."""
+    try:
+        return read_mail_report(data)
+    except Exception as error:  # noqa: BLE001  # anybody may send anything there; its text may quote the mail
+        structlog.get_logger("headrace").error("mail_broke_its_reader", error=type(error).__name__)
+        return None
 
 
 async def _claims(session: Asked, report: MailReport, keys: SigningKeys) -> Claims | None:

@@ -38,6 +38,15 @@ class MailReport(NamedTuple):
 
 def read_mail_report(data: bytes) -> MailReport | None:
     """The report in a mail; None where the mail is none. Never raises, whatever the bytes."""
+    try:
+        return _report(data)
+    except (
+        RecursionError
+    ):  # mails in mails, more than a server returns: the standard library reads each inside the last
+        return None
+
+
+def _report(data: bytes) -> MailReport | None:
     message = BytesParser(policy=policy.compat32).parsebytes(data[:REPORT_BYTES_MAX])
     if message.get_content_type() != "multipart/report":
         return None

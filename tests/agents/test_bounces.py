@@ -10,6 +10,7 @@ import pytest
 from agents.delivery.providers import providers_of
 from agents.node import Node
 from agents.signing import signing_keys
+from agents.web import bounces
 from agents.web.bounces import take_bounces
 from channels.channel import Request
 from channels.smtp import Smtp
@@ -18,10 +19,11 @@ from config.settings import SettingsError, load_settings
 from streams.engagement import Claims, SigningKeys, read_return_path, return_path, sign
 from streams.errors import BadSetting
 from streams.exports import decode_row
+from streams.ingest.mail_report import MailReport, read_mail_report
 from tests.agents.deliveries import delivering
 from tests.agents.nodes import environment, event, process, records, write_workspace
 from tests.channels.mail_server import MailServer, mail_server
-from tests.streams.ingest.test_mail_report import BOUNCE, COMPLAINT, EXPIRED, VERP, WITHOUT_MAIL
+from tests.streams.ingest.test_mail_report import BOUNCE, COMPLAINT, EXPIRED, NESTED, VERP, WITHOUT_MAIL
 
 FILES = {
     "campaigns/hello.yaml": {
@@ -217,6 +219,31 @@ async def test_a_maildir_is_taken_once(site: Site, tmp_path: Path) -> None:
 
     assert {name: count for name, count in found.items() if count} == {"mails": 2, "bounces": 1, "no_report": 1}
     assert not any(again.values())
+    assert sorted(path.name for path in (folder / "cur").iterdir()) == ["1.a:2,S", "2.b:2,S"]
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["nested", "unforeseen"])
+async def test_no_mail_blocks_a_maildir(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    """A mail made to break its reader, in a way that is known or not, is passed over and marked as seen like any."""
+    await site.mail("ann@example.net")
+    folder = tmp_path / "maildir"
+    for name in ("new", "cur", "tmp"):
+        (folder / name).mkdir(parents=True)
+    (folder / "new" / "1.a").write_bytes(NESTED)
+    (folder / "new" / "2.b").write_text(BOUNCE.replace("the-token", site.proof()))
+    if not is_known:
+
+        def read(data: bytes) -> MailReport | None:
+            if data == NESTED:
+                raise IndexError("a new bug")
+            return read_mail_report(data)
+
+        monkeypatch.setattr(bounces, "read_mail_report", read)
+    found = await take_bounces(site.node, str(folder), BytesIO(), site.keys)
+
+    assert {name: count for name, count in found.items() if count} == {"mails": 2, "bounces": 1, "no_report": 1}
     assert sorted(path.name for path in (folder / "cur").iterdir()) == ["1.a:2,S", "2.b:2,S"]
 
 

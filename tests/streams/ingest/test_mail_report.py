@@ -95,6 +95,10 @@ Hello
 """
 
 
+NESTED = b"Content-Type: multipart/report; boundary=b\r\n\r\n--b\r\n" + b"Content-Type: message/rfc822\r\n\r\n" * 1_000
+"""Mails in mails, deeper than the standard library can read."""
+
+
 @pytest.mark.parametrize(
     ("mail", "kind", "address", "reason", "proof", "path"),
     [
@@ -135,6 +139,7 @@ def test_a_return_path_is_read_in_any_case() -> None:
         b"Content-Type: multipart/report; boundary=x\n\n--x\n\ntext\n--x--\n",
         b"Content-Type: multipart/report\n\nno boundary",
         b"\xff" * 1_000,
+        NESTED,
     ],
 )
 def test_other_mail_is_no_report(mail: bytes) -> None:
