@@ -9,7 +9,7 @@ HITS_MAX: Final = 60
 """Of one message's links in a minute."""
 
 CHOICES_MAX: Final = 20
-"""Changes of a subscription by one message's links in a minute."""
+"""Forms about a subscription by one message's links in a minute, those that change nothing, too."""
 
 MESSAGES_MAX: Final = 20_000
 """Messages whose hits are remembered, the latest ones."""

@@ -105,7 +105,7 @@ class TrackingDoor:
 
     async def _unsubscribe(self, request: web.Request, token: Token) -> web.Response:
         """A mail program's one click (RFC 8058), or the button of our page."""
-        form = await self._form(request)
+        form = await self._form(request, token)
         if isinstance(form, web.Response):
             return form
         is_one_click = form.get(ONE_CLICK[0]) == ONE_CLICK[1]
@@ -118,7 +118,7 @@ class TrackingDoor:
         return page("preferences")
 
     async def _prefer(self, request: web.Request, token: Token) -> web.Response:
-        form = await self._form(request)
+        form = await self._form(request, token)
         if isinstance(form, web.Response):
             return form
         kind = CHOICES.get(form.get("state", ""))
@@ -126,8 +126,11 @@ class TrackingDoor:
             return page("preferences", status=400)
         return await self._change(request, token, kind, "Preference Center")
 
-    async def _form(self, request: web.Request) -> dict[str, str] | web.Response:
-        """The fields that were sent, or why not."""
+    async def _form(self, request: web.Request, token: Token) -> dict[str, str] | web.Response:
+        """The fields that were sent, or why not; a message has so many forms a minute, whatever is in them."""
+        if not self._hits.allow(token.claims.dispatch_id, choice=True):
+            metrics.LIMIT_HITS.labels("tracking_hits").inc()
+            return page("later", status=429, headers={hdrs.RETRY_AFTER: RETRY_AFTER_S})
         try:
             async with asyncio.timeout(FORM_S_MAX):
                 body = await request.content.read(FORM_BYTES_MAX + 1)
@@ -142,9 +145,6 @@ class TrackingDoor:
         return read_form(request.headers.get(hdrs.CONTENT_TYPE, ""), body)
 
     async def _change(self, request: web.Request, token: Token, kind: EngagementKind, source: str) -> web.Response:
-        if not self._hits.allow(token.claims.dispatch_id, choice=True):
-            metrics.LIMIT_HITS.labels("tracking_hits").inc()
-            return page("later", status=429, headers={hdrs.RETRY_AFTER: RETRY_AFTER_S})
         if not await self._keep(request, token, kind, source):
             return page("later", status=503, headers={hdrs.RETRY_AFTER: RETRY_AFTER_S})
         return page("unsubscribed" if kind == "unsubscribe" else "saved")

@@ -14,7 +14,7 @@ import fastavro
 import pytest
 
 from agents.node import Node
-from agents.web import hits
+from agents.web import hits, tracking
 from agents.web.tracking import TrackingDoor
 from config import metrics
 from config.clock import ManualClock
@@ -298,6 +298,22 @@ async def test_large_forms_are_refused(reader: Reader) -> None:
     assert (await reader.call(url, "POST", data={"confirm": "yes", "x": "y" * 100_000}))[0] == 413
 
     assert await reader.appended() == before
+
+
+async def test_forms_are_counted_before_they_are_read(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a message's forms of a minute none is read, also where those before it held nothing."""
+    monkeypatch.setattr(hits, "CHOICES_MAX", 3)
+    url = (await reader.links())["u"]
+    multipart = {"Content-Type": "multipart/form-data; boundary=" + "(" * 150}
+    for _ in range(3):
+        assert (await reader.call(url, "POST", data=b"x", headers=multipart))[0] == 400
+
+    def read_no_more(content_type: str, body: bytes) -> dict[str, str]:
+        raise AssertionError("a form beyond the limit was read")
+
+    monkeypatch.setattr(tracking, "read_form", read_no_more)
+    status, headers, _ = await reader.call(url, "POST", data={"confirm": "yes"})
+    assert (status, headers["Retry-After"]) == (429, "5")
 
 
 def test_hits_forget_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
