@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from config import metrics
+from streams.domains import ascii_domain
 from streams.engagement import URL_BYTES_MAX
 
 LINKS_MAX: Final = 1_000
@@ -187,10 +188,9 @@ def _web_url(text: str) -> str | None:
         return None
     try:
         parts = urlsplit(text)
-        host = parts.hostname or ""
+        host = ascii_domain(parts.hostname or "")
         port = "" if parts.port is None else f":{parts.port}"
-        host = host if host.isascii() else host.encode("idna").decode("ascii")
-    except ValueError:  # UnicodeError is one
+    except ValueError:
         return None
     if not host or "@" in parts.netloc or not re.fullmatch(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", host):
         return None

@@ -4,8 +4,9 @@ import re
 from email.header import Header
 from typing import Final, NamedTuple
 
+from streams.domains import DOMAIN_CHARS_MAX, ascii_domain
+
 LOCAL_CHARS_MAX: Final = 64
-DOMAIN_CHARS_MAX: Final = 255
 _LOCAL: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
@@ -47,12 +48,7 @@ def read_address(text: str) -> MailAddress | None:
         # Split by hand: the standard library guesses at what a broken address may have meant.
         name, _, mailbox = text[:-1].rpartition("<")
     local, _, domain = mailbox.rpartition("@")
-    if not domain.isascii():
-        try:
-            domain = domain.encode("idna").decode("ascii")
-        except UnicodeError:
-            return None
-    mailbox = f"{local}@{domain}"
+    mailbox = f"{local}@{ascii_domain(domain) or ''}"
     return MailAddress(_unquoted(name.strip()), mailbox) if _is_mailbox(mailbox) else None
 
 

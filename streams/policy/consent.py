@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from streams.domains import same_mailbox
 from streams.events import JSONScalar
 from streams.profiles.row import Reachability
 
@@ -22,6 +23,6 @@ def why_not(channel: str, attributes: Mapping[str, JSONScalar], reach: Reachabil
     """
     if not may_receive(channel, attributes):
         return "unsubscribed"
-    if channel != "email" or reach is None or not reach.blocked or reach.blocked.lower() != address.lower():
+    if channel != "email" or reach is None or not reach.blocked or not same_mailbox(reach.blocked, address):
         return ""
     return reach.why

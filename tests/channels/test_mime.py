@@ -113,6 +113,8 @@ def test_an_address_survives_its_header(text: str) -> None:
     [
         *(("a@b.c", "a@b.c"), ("Mel <mel@b.c>", "mel@b.c"), ('"Doe, Jo" <jo@b.c>', "jo@b.c"), (" a@b.c ", "a@b.c")),
         *(("a@bücher.example", "a@xn--bcher-kva.example"), ("a@b.c.", "a@b.c."), ("a@[::1]", "a@[::1]")),
+        *(("a@faß.de", "a@xn--fa-hia.de"), ("a@FAẞ.de", "a@xn--fa-hia.de"), ("a@日本語。jp", "a@xn--wgv71a119e.jp")),
+        *(("a@ς.gr", "a@xn--3xa.gr"), ("a@☃.net", None), ("a@b\u200d.de", None), ("a@" + "ä" * 256, None)),
         *((text, None) for text in ("", "a", "@b.c", "a@", "a@b@c", "a@b.c, d@e.f", "a b@c.d", "jö@b.c", ".a@b.c")),
         *((text, None) for text in ("a@b..c", "a@-b.c", "a@b.c\nBcc: x@y.z", "<a@b.c> x", "a" * 65 + "@b.c", "a@b c")),
         *((text, None) for text in ('"a b"@c.d', "a@b.c>\r\nRCPT TO:<x@y.z", "a@b_c.d", "a@" + "b" * 64 + ".c")),
