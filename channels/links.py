@@ -11,6 +11,7 @@ from html.entities import html5
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
+from channels.link_ends import link_end
 from config import metrics
 from streams.domains import ascii_domain
 from streams.engagement import URL_BYTES_MAX
@@ -53,7 +54,8 @@ _BORING: Final = re.compile(
 _TAG: Final = re.compile(rf"<(/?[a-zA-Z][^\t\n\f\r />]*+) ( {_REST} )", re.VERBOSE)
 _REFERENCE: Final = re.compile(r"&(?:#[xX]([0-9a-fA-F]++)|#([0-9]++)|([a-zA-Z][a-zA-Z0-9]*+));?(?P<next>=?)")
 _WEB: Final = re.compile(r"https?://[^/?#\\]", re.IGNORECASE)
-_TEXT_LINK: Final = re.compile(r"https?://[^\s<>\"\x00-\x1f\x7f]++", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"https?://", re.IGNORECASE)
+_WORD: Final = re.compile(r"[^\s<>\"\x00-\x1f\x7f]*+")
 _TRAILING: Final = ".,;:!?'*_~"
 _OPENS: Final = {")": "(", "]": "[", "}": "{"}
 _SAFE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"<>\\^`{|}')
@@ -118,10 +120,13 @@ def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 
 def read_text(text: str) -> Plain:
-    """Find the http and https links of a plain text; a sentence's marks behind one are not part of it."""
-    links = []
-    for found in _TEXT_LINK.finditer(text):
-        shown = _without_marks(found[0])
+    """Find the http and https links of a plain text; a sentence's marks and words behind one are not part of it."""
+    links: list[Link] = []
+    at = 0
+    while found := _SCHEME.search(text, at):
+        end = link_end(text, found.end())
+        at = _end(_WORD, text, found.end()) if end is None else end
+        shown = "" if end is None else _without_marks(text[found.start() : end])
         url = web_url(shown)
         if url is not None:
             links.append(Link(found.start(), found.start() + len(shown), url))

@@ -205,6 +205,96 @@ def test_links_of_plain_text(text: str, result: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        *(("请访问[https://x.com/sale]\uff0c优惠截止到周五。谢谢\uff01回复T退订", "https://x.com/sale"),),
+        *(
+            ("[https://x.com/sale]をご覧ください。", "https://x.com/sale"),
+            ("[https://x.com]을 보세요.", "https://x.com"),
+        ),
+        *(("Siehe „[https://x.com/a]“.", "https://x.com/a"), ("«[https://x.com/a]»", "https://x.com/a")),
+        *(
+            ("[https://x.com]…", "https://x.com"),
+            ("[https://x.com:81]、", "https://x.com:81"),
+            ("[http://a.b]🎉", "http://a.b"),
+        ),
+        *(
+            ("\uff08[https://x.com/a?b=1#c]\uff09", "https://x.com/a?b=1#c"),
+            ("[https://x.com/a]🎉!", "https://x.com/a"),
+        ),
+        *(("[https://x.com/a].\u00a0Dann", "https://x.com/a"), ("([https://x.com/a])を", "https://x.com/a")),
+        *(("[https://bücher.example/ä]!", "https://xn--bcher-kva.example/%C3%A4"),),
+        *(("[https://пример.рф/обувь]»", "https://xn--e1afmkfd.xn--p1ai/%D0%BE%D0%B1%D1%83%D0%B2%D1%8C"),),
+        *(
+            ("[https://日本語.jp]です", "https://xn--wgv71a119e.jp"),
+            ("[https://例え.テスト/]。", "https://xn--r8jz45g.xn--zckzah/"),
+        ),
+        *(("[https://paral·lel.cat]…", "https://xn--parallel-koa.cat"),),
+        ("[https://उदाहरण.परीक्षा] और", "https://xn--p1b6ci4b4b3a.xn--11b5bs3a9aj6g"),
+    ],
+)
+def test_a_link_ends_where_the_sentence_goes_on(text: str, url: str) -> None:
+    """In each script a link of a plain text ends before the marks and words behind it, which stay."""
+    before, _, rest = text.partition("[")
+    shown, _, behind = rest.partition("]")
+    plain = read_text(before + shown + behind)
+
+    assert [link.url for link in plain.links] == [url]
+    assert rewrite_text(plain, lambda url: DOOR) == before + DOOR + behind
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "https://ja.wikipedia.org/wiki/東京",
+            "https://x.com/をご覧",
+            "https://x.com/?q=東京",
+            "https://x.com/a–b http",
+        ),
+        *(
+            "https://日本語。jp/x",
+            "https://www.x。com",
+            "https://münchen/",
+            "https://www.i❤.ws/x",
+            "https://x.com/Rock’n’Roll",
+        ),
+        *("https://ann@x.comを", "https://käse,x.example"),
+    ],
+)
+def test_a_link_whose_end_cannot_be_told_is_left_alone(text: str) -> None:
+    """Where a sentence may go on, or the address, nothing is changed, so that it leads where its author wrote."""
+    assert read_text(text).links == ()
+
+
+@given(st.text(st.sampled_from("htps:/.a?#\\@ <>\"'()!\n"), max_size=40))
+def test_links_of_ascii_end_at_spaces_and_delimiters(more: str) -> None:
+    """In ASCII every run of what can stand in an address is one, as far as it is an address at all."""
+    text = f"http://a.b{more}"
+    runs = re.findall(r"https?://[^\s<>\"]+", text)
+    found = [text[link.start : link.end] for link in read_text(text).links]
+
+    assert all(any(run.startswith(each) for run in runs) for each in found)
+    assert len(found) == sum(web_url(run.rstrip(".,;:!?'*_~)")) is not None for run in runs)
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_no_text_behind_a_link_is_lost(before: str, behind: str) -> None:
+    """Whatever surrounds a link, what is put in stands where it stood, and what is behind a space stays."""
+    text = f"{before} https://x.com/sale {behind}"
+    plain = read_text(text)
+    at, pieces = 0, []
+    for link in plain.links:
+        assert at <= link.start < link.end <= len(text)
+        assert not re.search(r"\s", text[link.start : link.end])
+        pieces += [text[at : link.start], DOOR]
+        at = link.end
+
+    assert rewrite_text(plain, lambda url: DOOR) == "".join([*pieces, text[at:]])
+    assert f" {DOOR} " in rewrite_text(plain, lambda url: DOOR)
+
+
+@pytest.mark.parametrize(
     ("html", "result"),
     [
         ("<body>x</body></html>", "<body>x{}</body></html>"),
@@ -235,6 +325,14 @@ def test_a_page_has_so_many_links() -> None:
 EVIL = (
     *("<a " + "x=" * 50_000, "<" * 100_000, "<a " + '"' * 100_000, "<!--" + "-" * 100_000, "<a" + " a" * 100_000),
     *('<a href="' + "&#" * 50_000 + '">', "<!--" * 30_000, "<script></style" * 20_000, "http://" + "a)" * 50_000),
+    *(
+        "https://a\uff0c" * 10_000,
+        "https://a.b\uff0c" * 10_000,
+        "https://ä" * 10_000,
+        "https://a.b/ä" * 10_000,
+        "https://" * 12_000,
+    ),
+    *("https://a.を" * 10_000, "https://ä.b" + ".ä" * 50_000),
     *('<a href="http://x.y"' * 5_000, "http://x.y/" + "]" * 100_000, "&" * 100_000, "</a" + " a" * 50_000 + "<"),
 )
 
