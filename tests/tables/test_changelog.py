@@ -163,7 +163,7 @@ def test_a_load_that_was_cut_off_is_known_and_wiped_whole(opened: Store) -> None
 
 
 def test_a_wipe_takes_a_partitions_marks_of_replays_and_no_others(opened: Store) -> None:
-    """Whatever the offset of a dead letter ends with, its mark goes with its own partition alone: else it comes twice."""
+    """Whatever the offset of a dead letter ends with, its mark goes with its own partition alone."""
     store = emptied(opened)
     offsets = [0, PARTITION, (PARTITION << 16) + PARTITION + 1, 65_536 * 7 + PARTITION]
     marks = {partition: Replayed(store, partition) for partition in (PARTITION, PARTITION + 1)}
