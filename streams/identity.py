@@ -20,6 +20,9 @@ from streams.profiles.row import ROW_VERSION, Devices, Merged, Relation, User, e
 PART_BYTES_MAX: Final = 128 * 1024
 """Of a row in one letter: a slice of the log holds 1 MiB."""
 
+ARRIVING_BYTES_MAX: Final = 3 * 1024 * 1024
+"""Of rows in parts that a known user's row holds until their last part comes; one that does not fit is left out."""
+
 RELATIONS_MAX: Final = 16
 """Users whose a device was in turn; beyond, the oldest but the first are forgotten, and theirs is their successor's."""
 
@@ -126,6 +129,8 @@ def take(user: User, device: str, number: int) -> bool:
 def row_of_parts(user: User, letter: MergePart) -> bytes | None:
     """The row that has arrived with this part of it, empty for none; None while parts are still to come.
 
+    One of several parts is empty where there was no room for all of them.
+
     Raises:
         BadState: a part is missing before this one.
     """
@@ -136,11 +141,12 @@ def row_of_parts(user: User, letter: MergePart) -> bytes | None:
     pieces = arriving.setdefault(letter.device, [])
     if len(pieces) != letter.part:
         raise BadState(f"part {letter.part} of {letter.parts} of a merged row came after {len(pieces)} parts")
-    pieces.append(letter.data)
+    size = len(letter.data) + sum(len(piece) for each in arriving.values() for piece in each)
+    pieces.append(letter.data if size <= ARRIVING_BYTES_MAX else b"")
     if len(pieces) < letter.parts:
         return None
     del arriving[letter.device]
-    return b"".join(pieces)
+    return b"".join(pieces) if all(pieces) else b""
 
 
 def tell_consent(user: User, user_key: str, newcomer: tuple[str, User] | None = None) -> list[Effect]:

@@ -14,7 +14,7 @@ from streams.effects import CurrentsRecord, Effect, Post, Refused, SegmentChange
 from streams.exports import SCHEMAS, topic_headers, topic_value
 from streams.ids import DEVICE_PREFIX
 from streams.records import Output, Record
-from streams.sends import Send
+from streams.sends import SEND_BYTES_MAX, Send
 from streams.times import format_time
 
 
@@ -47,7 +47,12 @@ def _post(effect: Post, partitions: int) -> Output:
 def _send(effect: Effect, partition: int) -> Output:
     assert isinstance(effect, Send)
     topic = topics.sends_topic(effect.channel, effect.lane)
-    return Output(topic, partition, effect.user.encode() or None, to_json(effect))
+    value = to_json(effect)
+    if len(value) > SEND_BYTES_MAX:
+        refusal = f"send_bytes: what its templates read takes {len(value)} bytes, at most {SEND_BYTES_MAX}"
+        nothing = msgspec.structs.replace(effect, profile={}, custom={}, event_properties={}, refusal=refusal)
+        value = to_json(nothing)
+    return Output(topic, partition, effect.user.encode() or None, value)
 
 
 class _Change(msgspec.Struct, omit_defaults=True):

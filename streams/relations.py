@@ -78,6 +78,7 @@ class Relations:
         old_timer_ms, now_ms = user.timer_ms, max(now_ms, user.now_ms)
         effects: list[Effect] = []
         row = identity.row_of_parts(user, letter)
+        totals.merge_values_left_out += row == b"" and letter.parts > 1
         if row:
             other = decode_row(row)
             if letter.version != fold.position.version and not (build := fold.build_from(letter.version)).is_empty:

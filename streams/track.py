@@ -7,13 +7,18 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
+from streams.codec import to_json
 from streams.depth import DEPTH_MAX
 from streams.errors import BadInput
 from streams.events import Attributes, CustomEvent, JSONValue, Properties, Purchase, Session, Unblock
-from streams.profiles.fields import STANDARD, check_standard
+from streams.profiles.fields import STANDARD, TEXT_CHARS_MAX, check_length, check_standard
 from streams.times import DAY_MS, parse_time
 
 PROPERTIES_MAX: Final = 256
+EVENT_PROPERTIES_BYTES_MAX: Final = 102_400
+PURCHASE_PROPERTIES_BYTES_MAX: Final = 51_200
+"""Of an object's properties as JSON; the same as in Braze."""
+
 ATTRIBUTES_MAX: Final = 1_000
 EXTERNAL_ID_BYTES_MAX: Final = 987
 NAME_CHARS_MAX: Final = 255
@@ -108,22 +113,22 @@ def _from_validation(text: str) -> BadInput:
 
 def custom_event(data: bytes | msgspec.Raw, append_ms: int) -> CustomEvent:
     """The custom event in an event object. Raises BadInput."""
-    return to_custom_event(decode_as(_event_decoder, data), append_ms)
+    return to_custom_event(decode_as(_event_decoder, data), append_ms, memoryview(data).nbytes)
 
 
-def to_custom_event(wire: EventObject, append_ms: int) -> CustomEvent:
-    """The custom event of a decoded object. Raises BadInput."""
-    properties = _properties(wire.properties)
+def to_custom_event(wire: EventObject, append_ms: int, size: int) -> CustomEvent:
+    """The custom event of a decoded object, which was so many bytes of JSON. Raises BadInput."""
+    properties = _properties(wire.properties, size, EVENT_PROPERTIES_BYTES_MAX)
     return CustomEvent(wire.name, event_time(wire.time, append_ms), properties, wire.id)
 
 
 def purchase(data: bytes | msgspec.Raw, append_ms: int) -> Purchase:
     """The purchase in a purchase object. Raises BadInput."""
-    return to_purchase(decode_as(_purchase_decoder, data), append_ms)
+    return to_purchase(decode_as(_purchase_decoder, data), append_ms, memoryview(data).nbytes)
 
 
-def to_purchase(wire: PurchaseObject, append_ms: int) -> Purchase:
-    """The purchase of a decoded object; price and quantity are bounded. Raises BadInput."""
+def to_purchase(wire: PurchaseObject, append_ms: int, size: int) -> Purchase:
+    """The purchase of a decoded object of so many bytes; price and quantity are bounded. Raises BadInput."""
     if _CURRENCY.fullmatch(wire.currency) is None:
         raise BadInput("bad_value", "currency", f"{wire.currency[:20]!r} is not an ISO 4217 code such as USD")
     _check_price(wire.price)
@@ -133,7 +138,7 @@ def to_purchase(wire: PurchaseObject, append_ms: int) -> Purchase:
         wire.price,
         wire.quantity,
         event_time(wire.time, append_ms),
-        _properties(wire.properties),
+        _properties(wire.properties, size, PURCHASE_PROPERTIES_BYTES_MAX),
         wire.id,
     )
 
@@ -197,17 +202,21 @@ def _check_attribute(name: str, value: JSONValue) -> None:
         raise BadInput("unsupported_attribute", name, "only text, numbers, booleans and null; no array or object yet")
     if type(value) is int and not _INT_MIN <= value <= _INT_MAX:
         raise BadInput("bad_value", name, "an integer beyond 64 bits; send it as text")
+    if type(value) is str and len(value) > TEXT_CHARS_MAX:
+        check_length(name, value)
     if name in STANDARD:
         check_standard(name, value)
 
 
-def _properties(properties: dict[str, Any] | None) -> Properties:
-    """Check count, depth and integers of an event's properties."""
+def _properties(properties: dict[str, Any] | None, size: int, bytes_max: int) -> Properties:
+    """Check count, depth, integers and bytes of the properties of an object; a small one has no large properties."""
     if not properties:
         return {}
     if len(properties) > PROPERTIES_MAX:
         raise BadInput("too_many_properties", "properties", f"{len(properties)} properties, at most {PROPERTIES_MAX}")
     _check_values(properties.values(), 2)
+    if size > bytes_max and (found := len(to_json(properties))) > bytes_max:
+        raise BadInput("too_large", "properties", f"{found} bytes of JSON, at most {bytes_max}; send less of it")
     return properties
 
 

@@ -167,7 +167,7 @@ def decide_merge(
     """
     user.now_ms = now_ms
     joined = merge_rows(user, other, workspace.series, now_ms)
-    merge_history(user, other, workspace)
+    left_out = joined.left_out + merge_history(user, other, workspace)
     effects = release(user, user_key, workspace, now_ms)
     ordinals = asked_of_new(workspace, joined.changes)
     effects += _cross(user, user_key, workspace, ordinals, now_ms, other.memberships)
@@ -175,7 +175,7 @@ def decide_merge(
         effects += release_planned(user, user_key, workspace, now_ms)
     _arm(user, workspace, ordinals, now_ms)
     effects += tell_consent(user, user_key, (device, other))
-    return effects, joined.left_out
+    return effects, left_out
 
 
 def decide_new(user: User, user_key: str, now_ms: int, workspace: Workspace) -> Effects:

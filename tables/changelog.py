@@ -14,6 +14,7 @@ from streams.codec import pack
 from streams.errors import BadState
 from streams.profiles.row import decode_timer
 from streams.records import Headers
+from tables.replayed import is_mark, marks_of
 from tables.store import Batch, Change, Store
 
 _LETTERS: Final = {"users": b"u", "dispatches": b"d", "meta": b"m", "reports": b"r"}
@@ -177,10 +178,16 @@ class Changelog:
             if any(self._store.scan(family, start, end, 1)):  # what deletes nothing would be a file to merge, too
                 batch.delete_range(family, start, end)
         for key, _ in list(self._store.scan("meta", b"", b"\xff")):
-            if b"\0" in key and key.endswith(self._partition):
+            if self._owns(key):
                 batch.delete("meta", key)
         self._mark = _Mark()
         self._store.write(batch)
+
+    def _owns(self, key: bytes) -> bool:
+        """Whether a key in `meta` is the partition's: it ends with the partition, but a mark of a replay begins so."""
+        if is_mark(key):
+            return key.startswith(marks_of(self._partition))
+        return key.endswith(b"\0" + self._partition)
 
 
 def due_key(user_key: bytes, due_ms: int) -> bytes:

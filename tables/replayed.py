@@ -1,6 +1,20 @@
 """Which dead letters were put back into events: a mark per letter, kept with the commit that did it."""
 
+from typing import Final
+
 from tables.store import Batch, Store
+
+_MARKS: Final = b"replayed\0"
+
+
+def is_mark(key: bytes) -> bool:
+    """Whether a key in `meta` is such a mark: unlike other keys of a partition it ends with an offset."""
+    return key.startswith(_MARKS)
+
+
+def marks_of(partition: bytes) -> bytes:
+    """What the keys of a partition's marks begin with."""
+    return _MARKS + partition
 
 
 class Replayed:
@@ -9,7 +23,7 @@ class Replayed:
     def __init__(self, store: Store, partition: int) -> None:
         """Read and stage marks of this partition."""
         self._store = store
-        self._prefix = b"replayed\0" + partition.to_bytes(2, "big")
+        self._prefix = marks_of(partition.to_bytes(2, "big"))
 
     def between(self, start: int, end: int) -> dict[int, int]:
         """The replayed letters with offsets in [start, end), each with the time of its replay in milliseconds."""

@@ -176,7 +176,9 @@ class Delivery:
         return self.dispatches[partition], writer
 
     def _prepare(self, partition: int, send: Send) -> tuple[Dispatch, str]:
-        refusal = self._permits.refusal(partition, send.campaign, send.channel, send.user)
+        if send.refusal:
+            metrics.LIMIT_HITS.labels(send.refusal.partition(":")[0]).inc()
+        refusal = send.refusal or self._permits.refusal(partition, send.campaign, send.channel, send.user)
         return self._rendering.dispatch(send, refusal)
 
     async def _record(self, piece: Slice, part: list[tuple[Dispatch, str]], next_offset: int) -> None:

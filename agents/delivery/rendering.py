@@ -8,10 +8,14 @@ from channels.registry import CHANNELS
 from channels.render.engine import RenderContext, Renderer
 from channels.render.errors import MessageAborted, RenderError
 from channels.tracking import Links, Tracking
+from config import metrics
 from streams import canary, ids
 from streams.engagement import Claims
 from streams.sends import Send
 from tables.dispatches import Dispatch
+
+DISPATCH_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of one message with its address: it is kept in one record, and a broker takes none above 6 MiB."""
 
 REASON_CHARS_MAX: Final = 200
 COMPILED_MAX: Final = 1_024
@@ -40,6 +44,10 @@ class Rendering:
             request = self._render(send)
         except (Skipped, MessageAborted, RenderError) as error:
             return dispatch, str(error).partition("\n")[0][:REASON_CHARS_MAX] or "aborted"
+        size = len(request.body) + len(request.address.encode())
+        if size > DISPATCH_BYTES_MAX:
+            metrics.LIMIT_HITS.labels("dispatch_bytes").inc()
+            return dispatch, f"dispatch_bytes: what was rendered takes {size} bytes, at most {DISPATCH_BYTES_MAX}"
         dispatch.address, dispatch.request, dispatch.host = request.address, request.body, request.host
         return dispatch, ""
 

@@ -1,5 +1,7 @@
 """Entering a campaign: history, delay, and the send that follows."""
 
+from typing import Final
+
 from streams import currents, ids
 from streams.campaigns.conversions import open_window
 from streams.campaigns.trigger import Campaign, accepts
@@ -9,9 +11,14 @@ from streams.events import Properties
 from streams.mailbox import FINAL_KINDS, Outcome
 from streams.policy.consent import may_receive
 from streams.profiles.fields import BY_TAG
+from streams.profiles.room import DISPATCHES_MAX, may_wait, note_dispatch
 from streams.profiles.row import CampaignHistory, OccurrenceId, OpenDispatch, User, Waiting
 from streams.sends import Send
 from streams.workspace import Workspace
+
+WAITS_FOR_TOO_MUCH: Final = "user_waiting: too many entries, or too large ones, wait for their delay"
+AWAITS_TOO_MANY: Final = f"user_dispatches: {DISPATCHES_MAX} dispatches of the user are open"
+"""Why a send is aborted: the limit of the row, and what was beyond it."""
 
 
 def started(
@@ -45,8 +52,10 @@ def enter(
     due_ms = min(event_ms, now_ms) + campaign.delay_ms
     read = {name: properties[name] for name in campaign.reads.event_properties if name in properties}
     if campaign.delay_ms and due_ms > now_ms:
-        user.waiting.append(Waiting(due_ms, campaign.name, entry, read))
-        return []
+        if may_wait(user, read):
+            user.waiting.append(Waiting(due_ms, campaign.name, entry, read))
+            return []
+        return [send_of(user, user_key, campaign, workspace, now_ms, entry, {}, WAITS_FOR_TOO_MUCH)]
     return [send_of(user, user_key, campaign, workspace, now_ms, entry, read)]
 
 
@@ -93,11 +102,22 @@ def send_of(
     now_ms: int,
     entry: int,
     properties: Properties,
+    refusal: str = "",
 ) -> Effect:
     """The send of the user's n-th entry, or for a user of the control group the record that there is none.
 
     The variant was chosen at the entry; where its definition is gone since, it is chosen anew. The row waits for a
-    send's outcome.
+    send's outcome, unless it waits for too many.
+
+    Args:
+        user: changed in place.
+        user_key: whose row it is.
+        campaign: what the user has entered.
+        workspace: whose version renders it.
+        now_ms: the time of the decision.
+        entry: the number of the entry.
+        properties: those of the event that the messages read.
+        refusal: why it is aborted rather than sent; empty where it is not.
     """
     dispatch = ids.dispatch_id(campaign.name, user_key, user.incarnation, entry)
     history = user.campaigns[campaign.name]
@@ -106,7 +126,8 @@ def send_of(
         open_window(user, campaign.name, entry, variant, now_ms)
     if variant == CONTROL:
         return currents.enroll_in_control(user_key, campaign.name, dispatch, now_ms)
-    user.dispatches[dispatch] = OpenDispatch(campaign.name, campaign.channel, now_ms, variant=variant)
+    if not note_dispatch(user, dispatch, OpenDispatch(campaign.name, campaign.channel, now_ms, variant=variant)):
+        refusal = AWAITS_TOO_MANY
     attributes = user.attributes
     profile = {tag: attributes.get(BY_TAG.get(tag, tag)) for tag in campaign.reads.profile}
     return Send(
@@ -121,6 +142,7 @@ def send_of(
         properties,
         variant,
         "transactional" if campaign.plan is None else "bulk",
+        refusal,
     )
 
 

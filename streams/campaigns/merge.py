@@ -5,18 +5,23 @@ from msgspec.structs import replace
 from streams.campaigns.conversions import merged_windows
 from streams.campaigns.trigger import Campaign, has_had
 from streams.campaigns.variants import merged_choice
+from streams.profiles.room import may_wait, note_dispatch
 from streams.profiles.row import CampaignHistory, OccurrenceId, User, Waiting
 from streams.workspace import Workspace
 
 
-def merge_history(user: User, other: User, workspace: Workspace) -> None:
+def merge_history(user: User, other: User, workspace: Workspace) -> int:
     """Write another user's campaigns, what waits for its delay, and dispatches into the row.
 
     Entries are summed and the newest counts for eligibility; of two variants the user's own is the one. Dispatches
     keep their ids. What waits goes on waiting as an entry behind the user's own, unless one person could not have
     entered twice so soon: then the user's own entry is the one. What waits for the user's own time of a schedule
     waits once, and not at all where one of the two has had it.
+
+    Returns:
+        How many of what waits, and of the dispatches, the row had no room for.
     """
+    left_out = 0
     planned = [waiting for waiting in user.waiting if not waiting.entry]
     for waiting in other.waiting:
         if not waiting.entry:  # counted when it is due, and asked then whether the user may enter
@@ -24,10 +29,15 @@ def merge_history(user: User, other: User, workspace: Workspace) -> None:
                 user.waiting.append(waiting)
             continue
         own, campaign = user.campaigns.get(waiting.campaign), workspace.campaigns.get(waiting.campaign)
-        if own is None:
-            user.waiting.append(waiting)
-        elif campaign is not None and not _is_once(campaign, own, other.campaigns[waiting.campaign]):
-            user.waiting.append(replace(waiting, entry=own.entries + waiting.entry))
+        entry = waiting.entry
+        if own is not None:
+            if campaign is None or _is_once(campaign, own, other.campaigns[waiting.campaign]):
+                continue
+            entry += own.entries
+        if may_wait(user, waiting.event_properties):
+            user.waiting.append(replace(waiting, entry=entry))
+        else:
+            left_out += 1
     for name, theirs in other.campaigns.items():
         own = user.campaigns.get(name, CampaignHistory(0, theirs.last_ms))
         entries, last_ms = own.entries + theirs.entries, max(own.last_ms, theirs.last_ms)
@@ -36,8 +46,10 @@ def merge_history(user: User, other: User, workspace: Workspace) -> None:
     user.waiting = [
         waiting for waiting in user.waiting if not has_had(user.campaigns.get(waiting.campaign), waiting.occurrence)
     ]
-    user.dispatches.update(other.dispatches)
+    for dispatch_id, dispatch in other.dispatches.items():
+        left_out += not note_dispatch(user, dispatch_id, dispatch)
     user.windows = merged_windows(user.windows, other.windows)
+    return left_out
 
 
 def _is_same(theirs: Waiting, own: Waiting) -> bool:

@@ -164,8 +164,8 @@ def _quick(key: bytes | None, value: bytes, append_ms: int) -> Routed | None:
         return None
     user = _user(wire.external_id, wire.device_id, key)
     if isinstance(wire, _AloneEvent):
-        return Routed(user, track.to_custom_event(wire, append_ms), 0)
-    return Routed(user, track.to_purchase(wire, append_ms), 0)
+        return Routed(user, track.to_custom_event(wire, append_ms, len(value)), 0)
+    return Routed(user, track.to_purchase(wire, append_ms, len(value)), 0)
 
 
 def _read_head(value: bytes) -> _Head:

@@ -26,9 +26,22 @@ STANDARD: Final = {
 }
 BY_TAG: Final = {tag: field for field, tag in STANDARD.items()}
 
+TEXT_CHARS_MAX: Final = 255
+"""Of a text, as in Braze, which cuts off what is longer; we refuse it and say so."""
+
+LONGER_CHARS_MAX: Final = {"email": 320, "image_url": 1_024}
+"""Of the standard fields that may be longer."""
+
 _EMAIL: Final = re.compile(r"[^@\s\x00-\x1f<>,;:\"()\[\]\\]{1,64}@[^@\s\x00-\x1f<>,;:\"()\[\]\\]{1,255}")
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _GENDERS: Final = ("M", "F", "O", "N", "P")
+
+
+def check_length(name: str, value: JSONValue, reason: str = "bad_value") -> None:
+    """Refuse a text that is too long for an attribute. Raises BadInput with the reason, naming the field."""
+    chars_max = LONGER_CHARS_MAX.get(name, TEXT_CHARS_MAX)
+    if isinstance(value, str) and len(value) > chars_max:
+        raise BadInput(reason, name[:40], f"{len(value)} characters, at most {chars_max}; shorten it")
 
 
 def check_standard(field: str, value: JSONValue) -> None:

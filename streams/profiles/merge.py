@@ -3,10 +3,24 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from streams.profiles.apply import ROW_ATTRIBUTES_MAX, ROW_NAMES_MAX, SEEN_MAX, SEEN_SIZE, Changes
+from streams.errors import BadInput
+from streams.events import JSONScalar
+from streams.profiles.apply import SEEN_MAX, SEEN_SIZE, Changes
 from streams.profiles.counters import AmountWindow, Counter, CountWindow
 from streams.profiles.engaged import join_engaged
+from streams.profiles.fields import check_length
 from streams.profiles.hours import join_hours
+from streams.profiles.room import (
+    ROW_ATTRIBUTES_BYTES_MAX,
+    ROW_ATTRIBUTES_MAX,
+    ROW_CURRENCIES_MAX,
+    ROW_NAMES_BYTES_MAX,
+    ROW_NAMES_MAX,
+    attribute_bytes,
+    attributes_bytes,
+    names_bytes,
+    text_bytes,
+)
 from streams.profiles.row import User
 from streams.segments.series import AmountSeries, CountSeries, Series, SeriesIndex
 
@@ -46,10 +60,7 @@ def merge_rows(user: User, other: User, index: SeriesIndex, now_ms: int) -> Join
     if other.sessions is not None:
         user.sessions = _joined(user.sessions, other.sessions)
         changes.append("sessions")
-    for currency, amount in other.money.items():
-        known = user.money.get(currency)
-        user.money[currency] = amount if known is None else known + amount
-        changes.append(f"money:{currency}")
+    left_out += _money(user, other, changes)
     _windows(user, other, {series.key: series for group in index.values() for series in group}, now_ms)
     user.seen = _seen(user.seen, other.seen)
     join_hours(user, other)
@@ -63,25 +74,51 @@ def consent_of(user: User) -> dict[str, bool | int | float | str | None]:
 
 
 def _attributes(user: User, other: User, changes: Changes) -> int:
-    left_out = 0
+    left_out, size = 0, attributes_bytes(user.attributes)
     for path, value in other.attributes.items():
         if path in user.attributes:
             continue
-        if len(user.attributes) >= ROW_ATTRIBUTES_MAX:
+        more = attribute_bytes(path, value)
+        is_full = len(user.attributes) >= ROW_ATTRIBUTES_MAX or size + more > ROW_ATTRIBUTES_BYTES_MAX
+        if is_full or _is_too_long(path, value):
             left_out += 1
             continue
+        size += more
         user.attributes[path] = value
         changes.append(f"attribute:{path}")
     return left_out
 
 
-def _counters(counters: dict[str, Counter], others: Mapping[str, Counter], kind: str, changes: Changes) -> int:
+def _is_too_long(path: str, value: JSONScalar) -> bool:
+    """Whether a value is of a time when no length was asked for."""
+    try:
+        check_length(path, value)
+    except BadInput:
+        return True
+    return False
+
+
+def _money(user: User, other: User, changes: Changes) -> int:
     left_out = 0
-    for name, counter in others.items():
-        known = counters.get(name)
-        if known is None and len(counters) >= ROW_NAMES_MAX:
+    for currency, amount in other.money.items():
+        known = user.money.get(currency)
+        if known is None and len(user.money) >= ROW_CURRENCIES_MAX:
             left_out += 1
             continue
+        user.money[currency] = amount if known is None else known + amount
+        changes.append(f"money:{currency}")
+    return left_out
+
+
+def _counters(counters: dict[str, Counter], others: Mapping[str, Counter], kind: str, changes: Changes) -> int:
+    left_out, size = 0, names_bytes(counters)
+    for name, counter in others.items():
+        known = counters.get(name)
+        more = text_bytes(name) if known is None else 0
+        if more and (len(counters) >= ROW_NAMES_MAX or size + more > ROW_NAMES_BYTES_MAX):
+            left_out += 1
+            continue
+        size += more
         counters[name] = _joined(known, counter)
         changes.append(kind + name)
     return left_out

@@ -12,7 +12,7 @@ from streams import topics
 from streams.effects import Refused
 from streams.mailbox import Cause
 from streams.outputs import to_outputs
-from streams.profiles.apply import ROW_ATTRIBUTES_MAX
+from streams.profiles.room import ROW_ATTRIBUTES_MAX
 from streams.records import Output
 from tables.store import Batch
 from tests.agents.nodes import NOW_MS, process, records, running

@@ -14,7 +14,7 @@ from streams.effects import CurrentsRecord, Post, Refused, SegmentChange
 from streams.exports import decode_row
 from streams.ids import user_id
 from streams.mailbox import Consent, MergePart, Outcome
-from streams.profiles.apply import ROW_ATTRIBUTES_MAX
+from streams.profiles.room import ROW_ATTRIBUTES_MAX
 from streams.profiles.row import Devices, Merged, User, Waiting, new_user
 from streams.sends import Send
 from tests.driver import Driver

@@ -16,6 +16,8 @@ from tables import bulk_load
 from tables import changelog as changelog_module
 from tables.bulk_load import BulkLoad, Newest
 from tables.changelog import Changelog, due_key
+from tables.positions import read_position, stage_position
+from tables.replayed import Replayed
 from tables.store import FAMILIES, Batch, Store
 
 PARTITION = 3
@@ -158,6 +160,27 @@ def test_a_load_that_was_cut_off_is_known_and_wiped_whole(opened: Store) -> None
     found.wipe()
     assert contents(store) == before
     assert not Changelog(store, PARTITION).is_loading
+
+
+def test_a_wipe_takes_a_partitions_marks_of_replays_and_no_others(opened: Store) -> None:
+    """Whatever the offset of a dead letter ends with, its mark goes with its own partition alone."""
+    store = emptied(opened)
+    offsets = [0, PARTITION, (PARTITION << 16) + PARTITION + 1, 65_536 * 7 + PARTITION]
+    marks = {partition: Replayed(store, partition) for partition in (PARTITION, PARTITION + 1)}
+    batch = store.batch()
+    stage_position(batch, "users", "mailbox", PARTITION, 5)
+    stage_position(batch, "users", "mailbox", PARTITION + 1, 6)
+    for each in marks.values():
+        for offset in offsets:
+            each.stage(batch, offset, AFTER_MS)
+    store.write(batch)
+
+    Changelog(store, PARTITION).wipe()
+
+    assert list(marks[PARTITION].between(0, 1 << 40)) == []
+    assert list(marks[PARTITION + 1].between(0, 1 << 40)) == sorted(offsets)
+    found = [read_position(store, "users", "mailbox", partition) for partition in marks]
+    assert found == [0, 6]
 
 
 def test_what_holds_nothing_is_wiped_without_a_trace(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from agents.engine.kafka.clients import RECORD_BYTES_MAX
 from agents.engine.pace import Pace
 from streams.records import Headers
 
@@ -51,11 +52,15 @@ async def _build(producer: AIOKafkaProducer, target: Target, rows: Sequence[Row]
     builder = producer.create_batch()
     builders = [builder]
     for key, value, headers in rows:
+        size = len(key or b"") + len(value or b"")
+        if size > RECORD_BYTES_MAX:  # the first record of a batch is taken whatever its size
+            raise OverflowError(
+                f"{target[0]}[{target[1]}]: a record of {size} bytes, a broker takes {RECORD_BYTES_MAX}"
+            )
         if builder.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:
             builder = producer.create_batch()
             builders.append(builder)
-            if builder.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:
-                raise OverflowError(f"{target[0]}[{target[1]}]: a record of {len(value or b'')} bytes fits no batch")
+            builder.append(key=key, value=value, timestamp=None, headers=list(headers))
         if pace.spent:
             await pace.rest()
     return [each for each in builders if each.record_count()]
