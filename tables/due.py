@@ -13,7 +13,9 @@ class DueIndex:
     """Every entry due up to a horizon lies in a heap in memory; later ones only in the store.
 
     An entry in the heap that was moved or removed stays there until it surfaces, and is then skipped.
-    Writes are kept until `stage`; rows are the truth, so the index can be rebuilt from them.
+    Writes are kept until `stage`, and those of a stage until the next one, by which its batch must be written: on Kafka
+    that takes a transaction, or a whole rebalance, and whoever looks meanwhile must not take the store for the truth.
+    Rows are, so the index can be rebuilt from them.
     """
 
     def __init__(self, store: Store, partition: int) -> None:
@@ -25,6 +27,8 @@ class DueIndex:
         self._horizon_ms = -1
         self._added: set[tuple[int, str]] = set()
         self._removed: set[tuple[int, str]] = set()
+        self._staged_added: set[tuple[int, str]] = set()
+        self._staged_removed: set[tuple[int, str]] = set()
 
     def move(self, user_key: str, old_ms: int | None, new_ms: int | None) -> None:
         """Move a user's entry; None means none."""
@@ -63,7 +67,7 @@ class DueIndex:
         return None if entry is None else entry[0]
 
     def _load(self) -> None:
-        """Bring the next chunk into the heap: whole milliseconds of the store, and what is not stored yet."""
+        """Bring the next chunk into the heap: whole milliseconds of the store, and what is perhaps not stored yet."""
         start = self._key(self._horizon_ms + 1, "")
         rows = [_entry(key) for key, _ in self._store.scan("due", start, self._prefix + b"\xff" * 9, CHUNK_ROWS)]
         horizon_ms = _NO_LIMIT
@@ -73,21 +77,23 @@ class DueIndex:
             after = self._key(horizon_ms + 1, "")
             rows = [row for row in rows if row[0] < horizon_ms]
             rows += [_entry(key) for key, _ in self._store.scan("due", edge, after)]
-        fresh = {entry for entry in self._added if self._horizon_ms < entry[0] <= horizon_ms}
-        fresh.update(row for row in rows if row not in self._removed)
+        fresh = {row for row in rows if row not in self._staged_removed}
+        fresh.update(entry for entry in self._staged_added if self._horizon_ms < entry[0] <= horizon_ms)
+        fresh -= self._removed
+        fresh.update(entry for entry in self._added if self._horizon_ms < entry[0] <= horizon_ms)
         self._horizon_ms = horizon_ms
         for entry in sorted(fresh - self._valid):
             self._valid.add(entry)
             heappush(self._heap, entry)
 
     def stage(self, batch: Batch) -> None:
-        """Add the moves since the last call to a batch."""
+        """Add the moves since the last call to a batch; that of the last call is written by now."""
         for due_ms, user_key in sorted(self._removed):
             batch.delete("due", self._key(due_ms, user_key))
         for due_ms, user_key in sorted(self._added):
             batch.put("due", self._key(due_ms, user_key), b"")
-        self._removed.clear()
-        self._added.clear()
+        self._staged_removed, self._removed = self._removed, set()
+        self._staged_added, self._added = self._added, set()
 
     def _key(self, due_ms: int, user_key: str) -> bytes:
         return self._prefix + due_ms.to_bytes(8, "big") + user_key.encode()

@@ -117,7 +117,7 @@ class PartitionState:
     def stage_rest(self, batch: Batch) -> None:
         """Due entries and position, behind the rows; the overlay starts anew.
 
-        From here until the batch is written neither store nor overlay knows the new due entries.
+        The batch must be written before the next one is staged; until then the due index knows what is under way.
         """
         self.due.stage(batch)
         batch.put("meta", _position_key(self.partition), pack(self.position))

@@ -145,9 +145,9 @@ class Slices:
         return waiting.append_ms if waiting else self._transport.appended_ms(*place, feed.position)
 
     def is_caught_up(self, place: Place) -> bool:
-        """Whether everything in the partition is finished."""
+        """Whether everything in the partition is finished: what is in flight may have come before news of its end."""
         feed = self._feeds.get(place)
-        return feed is not None and self._transport.end(*place) <= feed.watermark
+        return feed is not None and not feed.in_flight and self._transport.end(*place) <= feed.watermark
 
     @property
     def idle(self) -> bool:

@@ -222,6 +222,7 @@ class Feeds:
         if feed.is_filling or feed.next_offset != fetched.offset:
             return 0
         feed.is_filling = True
+        feed.end = max(fetched.stable_end, feed.reached)  # before the records: a reader of some is not caught up
         count = 0
         piece: list[Record] = []
         for count, record in enumerate(fetched.records(), 1):  # noqa: B007 - the last one is the number of them

@@ -33,3 +33,21 @@ async def test_a_finished_slice_wakes_the_reader(tmp_path: Path) -> None:
         await waiting
     assert slices.take(PLACE) is not None
     store.close()
+
+
+async def test_who_has_a_slice_in_flight_is_not_caught_up(tmp_path: Path) -> None:
+    """A slice may be had before news of a later end, as on Kafka: until it is finished its reader is not caught up."""
+    store = Store(tmp_path)
+    transport = EmbeddedTransport(store, ManualClock(0), "headrace", 1)
+    slices = Slices(transport)
+    slices.assign(PLACE, 0)
+    slices.paused = False
+    await transport.append([Output(*PLACE, None, b"a")])
+    piece = slices.take(PLACE)
+    transport.end = lambda topic, partition: 0  # type: ignore[method-assign]
+
+    assert piece is not None
+    assert not slices.is_caught_up(PLACE)
+    slices.finish(piece)
+    assert slices.is_caught_up(PLACE)
+    store.close()
