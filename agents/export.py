@@ -53,6 +53,11 @@ class _Partition:
         self.read_to = cursors.next_offset
         self.time_ms = 0
 
+    @property
+    def next_offset(self) -> int:
+        """The first record that was read and lies in no file, or that comes next."""
+        return min([self.read_to, *(each.values[0][0] for each in self.pending.values())])
+
 
 class Export:
     """The partitions' files to be, and the cursors of those that are."""
@@ -91,6 +96,16 @@ class Export:
 
     def go_on(self) -> None:
         """Nothing rested."""
+
+    async def keep(self, topic: str, partition: int, finished: int) -> None:
+        """Holes behind the last record, up to the first that waits for its file."""
+        async with self._locks[partition]:
+            held = self._partitions.get(partition)
+            if held is None:
+                return
+            held.read_to = max(held.read_to, finished)
+            if held.next_offset > held.cursors.next_offset:
+                await self._advance(partition, held)
 
     async def handle(self, piece: Slice) -> None:
         """Keep a slice's records, and write each file that is full; in the background, since nobody waits for them."""
@@ -197,7 +212,7 @@ class Export:
 
         A file taken over may end behind what was read so far; records of other types lie before its end.
         """
-        held.cursors.next_offset = min([held.read_to, *(each.values[0][0] for each in held.pending.values())])
+        held.cursors.next_offset = held.next_offset
         batch = self._engine.transport.batch()
         stage_cursors(batch, partition, held.cursors)
         await self._engine.transport.commit(partition, batch, [])

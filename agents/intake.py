@@ -41,6 +41,12 @@ class Intake:
     def go_on(self) -> None:
         """Nothing rested."""
 
+    async def keep(self, topic: str, partition: int, finished: int) -> None:
+        """Holes behind the last record."""
+        batch = self._engine.transport.batch()
+        stage_position(batch, NAME, topic, partition, finished)
+        await self._engine.transport.commit(partition, batch, [])
+
     async def handle(self, piece: Slice) -> None:
         """Route a slice. Letters may be appended twice by a crash; dead letters and their count may not."""
         settings, pace = self._engine.settings, self._engine.pace

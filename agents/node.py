@@ -18,6 +18,7 @@ from agents.disk import Disk
 from agents.engine.agent import Agent
 from agents.engine.engine import Engine
 from agents.engine.interpreter import set_up_interpreter
+from agents.engine.keeping import run_keeping
 from agents.engine.pace import Pace
 from agents.engine.transport import Log
 from agents.export import Export
@@ -171,6 +172,7 @@ class Node:
             from agents.engine.kafka.membership import publish_positions  # noqa: PLC0415  # only where it is used
 
             self._watch(partial(publish_positions, self.engine))
+            self._watch(partial(run_keeping, self.engine))
             if standby is not None:
                 self._watch(standby.run)
             self._watch(self.workspaces.follow)

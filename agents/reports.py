@@ -94,6 +94,16 @@ class Reports:
     def go_on(self) -> None:
         """Nothing rested."""
 
+    async def keep(self, topic: str, partition: int, finished: int) -> None:
+        """Records that say nothing to reports, and holes behind them."""
+        held = self._partitions.get(partition)
+        if held is None:
+            return
+        async with held.lock:
+            held.progress.next_offset = max(held.progress.next_offset, finished)
+            if held.progress.next_offset > held.committed:
+                await self._commit(partition, held)
+
     async def handle(self, piece: Slice) -> None:
         """Count a slice and commit it, in the background."""
         began, pace = perf_counter(), self._engine.pace

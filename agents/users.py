@@ -146,6 +146,13 @@ class Users:
     def go_on(self) -> None:
         """Nothing rested."""
 
+    async def keep(self, topic: str, partition: int, finished: int) -> None:
+        """Holes behind the last letter; a fold that has had none yet knows that by its position."""
+        fold = self.folds[partition]
+        if 0 < fold.position.next_offset < finished:
+            fold.position.next_offset = finished
+            await self._commit(partition)
+
     async def handle(self, piece: Slice) -> None:
         """Fold a slice and commit it."""
         began, fold = perf_counter(), self.folds[piece.partition]

@@ -150,6 +150,14 @@ class Delivery:
 
     # ---- recording
 
+    async def keep(self, topic: str, partition: int, finished: int) -> None:
+        """Holes behind the last send."""
+
+        def stage(batch: Batch, outputs: list[Output]) -> None:
+            stage_position(batch, NAME, topic, partition, finished)
+
+        await self._opened(partition)[1].change(stage)
+
     async def handle(self, piece: Slice) -> None:
         """Record a slice's sends with their rendered requests; they are attempted at their channel's own pace."""
         pace, is_bulk = self._engine.pace, piece.topic in topics.BULK

@@ -39,3 +39,9 @@ class Agent(Protocol):
 
     async def handle(self, piece: Slice) -> None:
         """Process and commit one slice."""
+
+    async def keep(self, topic: str, partition: int, finished: int) -> None:
+        """Commit that a topic is read so far, though nothing came of it: never beyond what its state has of it.
+
+        Comes in line with the partition's slices, and never beside one.
+        """

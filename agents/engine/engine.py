@@ -24,6 +24,9 @@ from tables.store import Store
 DRAIN_S_MAX: Final = 3.0
 DRAIN_LOOK_S: Final = 0.005
 
+Positions = dict[tuple[str, Place], int]
+"""By the reader's name and the place."""
+
 
 class Copies(Protocol):
     """Who keeps copies of the partitions that this process does not hold."""
@@ -74,8 +77,13 @@ class Engine:
         """Make an agent one of Faust's, by its name, that reads whole slices of its topics."""
 
         async def handle(piece: Slice) -> None:
-            if piece.partition in self.held:  # else it was given up while the slice waited: its next owner takes it
+            if piece.partition not in self.held:
+                return  # it was given up while the slice waited: its next owner takes it
+            if piece.records:
                 await agent.handle(piece)
+            else:  # asked now, since the partition may have been elsewhere meanwhile
+                finished = self.slices.finished((piece.topic, piece.partition), agent.name)
+                await agent.keep(piece.topic, piece.partition, finished)
 
         lanes = Lanes(handle, self.fail, self.pace)
         self.agents.append(agent)
@@ -211,6 +219,23 @@ class Engine:
         readers = [agent for agent in self.agents if any(read.name == topic for read in agent.reads)]
         return min((agent.position(topic, partition) for agent in readers), default=None)
 
+    async def keep_positions(self, known: Positions) -> Positions:
+        """Have readers keep how far they are, where the stored position is the `known` one, and they are further.
+
+        Returns the stored positions, to be known at the next look: what moves by itself needs no commit of its own.
+        """
+        agents = {agent.name: (agent, lanes) for agent, lanes in zip(self.agents, self._lanes, strict=True)}
+        stored: Positions = {}
+        for reader, place in list(self.slices.readings()):
+            await self.pace.breathe(background=True)
+            if place[1] not in self.held:
+                continue
+            agent, lanes = agents[reader]
+            at = stored[reader, place] = agent.position(*place)
+            if at < self.slices.finished(place, reader) and known.get((reader, place), at) == at:
+                lanes.give(Slice(*place, [], at, reader))
+        return stored
+
     def fail(self, error: BaseException) -> None:
         """Something must not go on: whoever waits for `failure` ends the process."""
         if isinstance(error, Revoked):
@@ -234,6 +259,9 @@ class Engine:
         self._wanted = None
         self.transport.abandon_released()
         drained = await self.drain(timeout_s)
+        if drained and self.settings.on_kafka and not (self.failure is not None and self.failure.done()):
+            await self.keep_positions({})
+            drained = await self.drain(DRAIN_S_MAX)
         for lanes in self._lanes:
             await lanes.close()
         if self._opening is not None:

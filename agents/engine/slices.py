@@ -12,7 +12,7 @@ IN_FLIGHT_MAX: Final = 1
 class Slice(NamedTuple):
     """Consecutive records of one partition, handled as a unit by one of its readers.
 
-    `next_offset` follows the last record.
+    `next_offset` follows the last record. One without records only asks its reader to keep how far it is.
     """
 
     topic: str
@@ -126,6 +126,11 @@ class Slices:
     def readings(self) -> dict[tuple[str, Place], int]:
         """What each reader has finished, by its name and the place."""
         return {(reader, place): at for place, feed in self._feeds.items() for reader, at in feed.finished.items()}
+
+    def finished(self, place: Place, reader: str) -> int:
+        """What one reader has finished; 0 where it reads nothing."""
+        feed = self._feeds.get(place)
+        return 0 if feed is None else feed.finished.get(reader, 0)
 
     def watermark(self, place: Place) -> int:
         """Everything below this offset is finished."""

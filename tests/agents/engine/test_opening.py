@@ -44,6 +44,9 @@ class SlowToOpen:
     def go_on(self) -> None:
         return None
 
+    async def keep(self, topic: str, partition: int, finished: int) -> None:
+        return None
+
     async def handle(self, piece: Slice) -> None:
         assert len(self.open_ones) == PARTITIONS
         self.seen.update((piece.partition, record.offset) for record in piece.records)

@@ -45,6 +45,9 @@ class Slow:
     def go_on(self) -> None:
         return None
 
+    async def keep(self, topic: str, partition: int, finished: int) -> None:
+        return None
+
     async def handle(self, piece: Slice) -> None:
         self.begun.set()
         await self.gate.wait()
