@@ -91,9 +91,12 @@ class Log:
         self._staged.clear()
         self._changed.set()
 
-    async def wait(self, timeout_s: float) -> None:
-        """Wait until something is appended, at most so long."""
+    def listen(self) -> None:
+        """What is appended from here on ends `wait`."""
         self._changed.clear()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Wait until something has been appended since `listen`, at most so long."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._changed.wait()

@@ -90,6 +90,7 @@ class SliceConsumer(consumer.Consumer):
                 await self.sleep(0.01)
                 continue
             taken, slices = 0, self._slices
+            self._log.listen()  # a scan may rest, and what arrives meanwhile at a place behind it must not wait
             for tp, place in self._places():
                 if pace.spent:
                     await pace.rest()

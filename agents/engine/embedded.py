@@ -99,6 +99,10 @@ class EmbeddedTransport:
         start = max(offset, self._log.start(topic, partition))
         return self._log.read(topic, partition, start, records_max)
 
+    def listen(self) -> None:
+        """From here on."""
+        self._log.listen()
+
     async def wait(self, timeout_s: float) -> None:
         """Wait for an append."""
         await self._log.wait(timeout_s)

@@ -82,8 +82,11 @@ class Transport(Log, Protocol):
     def end(self, topic: str, partition: int) -> int:
         """The end of a followed place as last heard of; `ends` asks."""
 
+    def listen(self) -> None:
+        """Call before looking through places: what arrives from here on, at one passed already too, ends `wait`."""
+
     async def wait(self, timeout_s: float) -> None:
-        """Wait until something may be readable, at most so long."""
+        """Wait until something may be readable that was not at the last `listen`, at most so long."""
 
     def wake(self) -> None:
         """Let a waiting reader look again."""

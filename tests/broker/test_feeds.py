@@ -129,12 +129,14 @@ async def test_they_read_what_another_client_reads(settings: Settings, seed: int
     positions = dict.fromkeys(places, 0)
     async with reading(settings, places) as feeds, asyncio.timeout(READ_S_MAX):
         while any(len(found[place]) < len(wanted[place]) for place in places):
+            feeds.listen()
             for place in places:
                 records = feeds.read(place, positions[place])
                 found[place] += records
                 positions[place] = records[-1].offset + 1 if records else feeds.reached(place, positions[place])
             await feeds.wait(0.05)
         while any(feeds.reached(place, positions[place]) < feeds.end(place) for place in places):
+            feeds.listen()
             await feeds.wait(0.01)  # what is left are markers, which hold no record
     assert {place: [(each.offset, each.key, each.value) for each in found[place]] for place in places} == wanted
     assert all(dict(each.headers)["n"] == each.key for records in found.values() for each in records)
@@ -152,6 +154,7 @@ async def test_buffers_are_bounded(settings: Settings) -> None:
     await asyncio.to_thread(producer.flush)
     async with reading(settings, [place]) as feeds:
         while len(feeds._feeds[place].records) < BUFFER_RECORDS_MAX:
+            feeds.listen()
             await feeds.wait(0.01)
         await asyncio.sleep(0.5)
         assert len(feeds._feeds[place].records) < BUFFER_RECORDS_MAX + PARTITION_BYTES / 100

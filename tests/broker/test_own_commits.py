@@ -43,6 +43,7 @@ async def test_a_dispatch_is_read_after_its_users_row_is_stored(
     commits = [asyncio.create_task(_commit(transport, number)) for number in range(COMMITS)]
     read, offset = 0, 0
     while read < COMMITS:
+        transport.listen()
         for record in transport.read(*PLACE, offset):
             assert store.get("meta", record.value) == b"stored"
             read, offset = read + 1, record.offset + 1

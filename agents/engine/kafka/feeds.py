@@ -141,9 +141,12 @@ class Feeds:
         feed = self._feeds.get(place)
         return 0 if feed is None else feed.end
 
-    async def wait(self, timeout_s: float) -> None:
-        """Wait until something arrives, at most so long."""
+    def listen(self) -> None:
+        """What arrives from here on ends `wait`."""
         self._arrived.clear()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Wait until something has arrived since `listen`, at most so long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._arrived.wait()

@@ -162,6 +162,10 @@ class KafkaTransport(KafkaLog):
         """The last stable offset as last heard of."""
         return self._feeds.end((topic, partition))
 
+    def listen(self) -> None:
+        """From here on."""
+        self._feeds.listen()
+
     async def wait(self, timeout_s: float) -> None:
         """Wait for an arrival."""
         await self._feeds.wait(timeout_s)

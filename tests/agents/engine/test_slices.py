@@ -23,6 +23,7 @@ async def test_a_finished_slice_wakes_the_reader(tmp_path: Path) -> None:
         await transport.append([Output(*PLACE, None, bytes(SLICE_BYTES_MAX))])
     pieces = [slices.take(PLACE) for _ in range(IN_FLIGHT_MAX)]
     assert slices.take(PLACE) is None
+    transport.listen()
     waiting = asyncio.create_task(transport.wait(30))
     await asyncio.sleep(0)
 
