@@ -203,8 +203,8 @@ async def test_a_row_that_is_too_long_is_refused_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, longer: int
 ) -> None:
     """Whatever ends a line, wherever the limit cuts it: that row is named with the limit, its neighbours are sent."""
-    monkeypatch.setattr(csv_import, "ROW_CHARS_MAX", 1_000)
-    long = "u2," + "x" * (1_000 - len("u2,") - len(end) + longer)
+    monkeypatch.setattr(csv_import, "ROW_CHARS_MAX", 240)
+    long = "u2," + "x" * (240 - len("u2,") - len(end) + longer)
     path = tmp_path / "users.csv"
     path.write_bytes(end.join(["external_id,name", "u1,Ann", long, "u3,Cleo", "", "u5"]).encode())
     found = await import_csv(None, path, Choices("attributes", {}), ManualClock(NOW_MS), lambda _: None)
@@ -213,16 +213,16 @@ async def test_a_row_that_is_too_long_is_refused_alone(
     assert found["usable"] == 3 - len(too_long)
     assert found["reasons"] == ({"too_large": 1, "bad_row": 1} if too_long else {"bad_row": 1})
     errors = await asyncio.to_thread(Path(found["errors"]).read_text, "utf-8")
-    assert ("more than 1,000 characters" in errors) == bool(too_long)
+    assert ("more than 240 characters" in errors) == bool(too_long)
 
 
 async def test_a_row_over_many_lines_is_one_row_of_limited_length(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lines of one quoted cell count together: below the limit they are its value, above it the next line is a row."""
-    monkeypatch.setattr(csv_import, "ROW_CHARS_MAX", 1_000)
+    monkeypatch.setattr(csv_import, "ROW_CHARS_MAX", 240)
     path = tmp_path / "users.csv"
-    for lines, reasons in ((90, {}), (110, {"too_large": 1, "bad_row": 11})):
+    for lines, reasons in ((20, {}), (34, {"too_large": 1, "bad_row": 11})):
         cell = '"' + "123456789\n" * lines + '"'
         path.write_text(f"external_id,name\nu2,Ben\nu1,{cell}\n", "utf-8")
         found = await import_csv(None, path, Choices("attributes", {}), ManualClock(NOW_MS), lambda _: None)
