@@ -64,6 +64,7 @@ OTHER_FILES = {**FILES, "segments/old.yaml": {"name": "old", "filter": {"event":
 ELSEWHERE = {
     *(
         "DOOR_OBJECTS",
+        "ATTEMPTS_BROKEN",
         "TRACKING_LOST",
         "TRACKING_REFUSED",
         "COMMIT_SECONDS",
