@@ -147,7 +147,9 @@ def _check_price(price: Decimal) -> None:
     if not price.is_finite():
         raise BadInput("bad_value", "price", f"{price} is not a finite number")
     exponent = price.as_tuple().exponent
-    if abs(price) > PRICE_MAX or (isinstance(exponent, int) and exponent < -PRICE_DECIMALS_MAX):
+    assert isinstance(exponent, int)
+    # The exponent first, and no arithmetic: that rounds, and raises for a number such as 1e1000000.
+    if exponent < -PRICE_DECIMALS_MAX or price.adjusted() > PRICE_MAX.adjusted() or price.copy_abs() > PRICE_MAX:
         raise BadInput(
             "bad_value",
             "price",

@@ -40,9 +40,7 @@ def read_mail_report(data: bytes) -> MailReport | None:
     """The report in a mail; None where the mail is none. Never raises, whatever the bytes."""
     try:
         return _report(data)
-    except (
-        RecursionError
-    ):  # mails in mails, more than a server returns: the standard library reads each inside the last
+    except RecursionError:  # mails in mails, more than a server returns: each is read inside the last
         return None
 
 
@@ -113,11 +111,11 @@ def _returned(part: Message) -> tuple[str, str]:
 
     A report's own fields may name where somebody has forwarded it to, which is no address of ours to judge.
     """
-    payload = part.get_payload()
-    if isinstance(payload, list):
-        inner = payload[0] if payload else None
+    if part.is_multipart():
+        payload = part.get_payload()
+        inner = payload[0] if isinstance(payload, list) and payload else None
     else:
-        raw = part.get_payload(decode=True)
+        raw = part.get_payload(decode=True)  # as text it would be decoded by what the head says
         inner = BytesHeaderParser(policy=policy.compat32).parsebytes(raw if isinstance(raw, bytes) else b"")
     if not isinstance(inner, Message):
         return "", ""

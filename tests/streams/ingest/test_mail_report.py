@@ -122,6 +122,22 @@ def test_what_a_report_says(mail: str, kind: str | None, address: str, reason: s
     assert "\n" not in found.reason
 
 
+def test_a_report_counts_however_what_it_returns_is_described() -> None:
+    """A description of the returned headers that the standard library trips over is passed over."""
+    odd = HEADERS_ONLY.replace("text/rfc822-headers", "text/rfc822-headers; charset*=utf-8'en'utf-8")
+    mail = odd.replace("X-Headrace-Proof: ", "Subject: caf\u00e9\r\nX-Headrace-Proof: ").encode()
+    found = read_mail_report(mail)
+
+    assert odd != HEADERS_ONLY
+    assert found is not None
+    assert (found.kind, found.address, found.proof, found.return_path) == (
+        "bounce",
+        "ann@example.net",
+        "the-token",
+        VERP,
+    )
+
+
 def test_a_return_path_is_read_in_any_case() -> None:
     """What a mail server has written in capitals, and whichever header names the recipient, is the same path."""
     shouted = BOUNCE.replace(VERP, VERP.upper()).replace("Delivered-To", "X-Original-To")
