@@ -117,8 +117,16 @@ def read_record(
         replay: under the stream clock, where an `{"type": "end", "time": …}` closes a partition.
         keys: what the tokens of engagements are signed by.
 
-    Never raises for bad input: whatever cannot be used is in `rejected`, the rest in `routed`.
+    Never raises: whatever cannot be used is in `rejected`, the rest in `routed`.
     """
+    try:
+        return _read(key, value, append_ms, keys, replay=replay)
+    except Exception as error:  # noqa: BLE001  # what nobody has thought of must not stop the partition for good
+        detail = f"reading it raised {type(error).__name__}, which is a fault of this program; tell its maintainers"
+        return Reading([], [_rejected(0, BadInput("unreadable", "", detail), whole=True)])
+
+
+def _read(key: bytes | None, value: bytes, append_ms: int, keys: SigningKeys, *, replay: bool) -> Reading:
     try:
         routed = _quick(key, value, append_ms)
         if routed is not None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams import track
 from streams.ingest.raw_record import RECORD_BYTES_MAX, read_record
 from streams.intake import route
 from streams.mailbox import Happening, decode_letter
@@ -116,6 +117,27 @@ def test_bad_records_are_dead_lettered_and_neighbours_processed(name: str) -> No
     assert reason.encode() == headers["reason"]
     assert value == letter.value
     assert tuple(headers[key] for key in ("topic", "partition", "offset", "item")) == (b"events", b"0", b"1", b"0")
+    assert driver.user("mel").events["like"].count == 2
+
+
+def test_a_record_that_breaks_its_reader_is_dead_lettered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody has thought of costs the record that it was raised by, and no other."""
+    real = track.event_time
+
+    def event_time(text: str | None, append_ms: int) -> int:
+        if text == "doomsday":
+            raise ArithmeticError(text)
+        return real(text, append_ms)
+
+    monkeypatch.setattr(track, "event_time", event_time)
+    driver = Driver({})
+    good = {"type": "event", "external_id": "mel", "name": "like"}
+    driver.send(good)
+    driver.send({**good, "time": "doomsday"})
+    driver.send(good)
+
+    (letter,) = driver.dead_letters
+    assert dict(letter.headers)["reason"] == b"unreadable"
     assert driver.user("mel").events["like"].count == 2
 
 
