@@ -87,8 +87,8 @@ class Workspaces:
 
     @property
     def first_version(self) -> int:
-        """The oldest version: the one that a partition without any history begins with; -1 for none."""
-        return min(self._definitions, default=-1)
+        """The oldest version of use: the one that a partition without any history begins with; -1 for none."""
+        return next((version for version in sorted(self._definitions) if self._is_usable(version)), -1)
 
     def of(self, version: int) -> Workspace:
         """The compiled workspace of a version."""
@@ -96,6 +96,19 @@ class Workspaces:
         if workspace is None:
             workspace = self._compiled[version] = compile_workspace(self._definitions[version], version)
         return workspace
+
+    def _is_usable(self, version: int) -> bool:
+        """Whether a version can be compiled; an older program may have kept one that cannot."""
+        try:
+            self.of(version)
+        except BadDefinition:
+            return False
+        return True
+
+    @property
+    def in_use(self) -> Workspace:
+        """The newest version that can be compiled, which partitions decide by: what a repair is compared with."""
+        return self.of(next((at for at in sorted(self._definitions, reverse=True) if self._is_usable(at)), -1))
 
     @property
     def latest(self) -> Workspace:
@@ -130,7 +143,7 @@ class Workspaces:
         return True
 
     def _in_force(self, definitions: Definitions) -> bool:
-        return self.latest_version >= 0 and self.latest.digest == definitions.digest
+        return self.latest_version >= 0 and self._newest.digest == definitions.digest
 
     @property
     def _newest(self) -> Definitions:
@@ -142,7 +155,7 @@ class Workspaces:
         `past` says of a segment to be built what the rows of users who exist know of the time before.
         """
         old, new = self._newest, definitions
-        past = known_past(difference(self.latest, compile_workspace(definitions, 0)))
+        past = known_past(difference(self.in_use, compile_workspace(definitions, 0)))
         segments = _differences("segment", _names(old.segments), _names(new.segments))
         return [
             *({**row, "past": past[row["name"]]} if row["name"] in past else row for row in segments),

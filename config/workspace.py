@@ -38,7 +38,9 @@ def _read(path: Path) -> object:
         if path.stat().st_size > FILE_BYTES_MAX:
             raise WorkspaceError(f"{path}: larger than {FILE_BYTES_MAX} bytes; split it")
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is the safe one, with a bound
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, yaml.YAMLError, RecursionError) as error:
+        raise WorkspaceError(f"{path}: {error}") from None
+    except (ValueError, LookupError, AttributeError) as error:  # what PyYAML lets through of a value unlike its tag
         raise WorkspaceError(f"{path}: {error}") from None
 
 

@@ -1,5 +1,6 @@
 """What operators and marketers write: segments and campaigns, checked one by one with the file's name."""
 
+import sys
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -224,6 +225,37 @@ def decode_definitions(value: bytes) -> Definitions:
     return _decoder.decode(value)
 
 
+def _refuse_beyond_json(value: object, place: str) -> None:
+    """Refuse what YAML can say and JSON, in which definitions are kept, cannot: it would come back as something else.
+
+    Raises:
+        BadDefinition: naming the key.
+    """
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise BadDefinition(f"{place}: the key {key!r} is not text; put it in quotes".removeprefix(": "))
+            _refuse_beyond_json(key, f"{place}, a key".removeprefix(", "))
+            _refuse_beyond_json(each, f"{place}.{key}".removeprefix("."))
+    elif isinstance(value, list):
+        for at, each in enumerate(value):
+            _refuse_beyond_json(each, f"{place}[{at}]")
+    elif fault := _fault_of(value):
+        raise BadDefinition(f"{place}: {fault}")
+
+
+def _fault_of(value: object) -> str:
+    """Why JSON cannot keep a value that holds no others; empty where it can."""
+    if isinstance(value, str):
+        is_cut = not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value)
+        return "holds half of a surrogate pair, which is no character; write the character" if is_cut else ""
+    if isinstance(value, (int, float)):
+        is_finite = -sys.float_info.max <= value <= sys.float_info.max  # NaN is not
+        return "" if is_finite else "the number is not finite, or beyond 1.7e308; give one that is within"
+    kind = type(value).__name__
+    return "" if value is None else f"{kind} is no kind of value here; give text (in quotes), a number, a list, keys"
+
+
 def read_definitions(files: Mapping[str, JSONValue]) -> Definitions:
     """Check the parsed files of a workspace folder: `segments/*.yaml`, `campaigns/*.yaml`.
 
@@ -237,6 +269,7 @@ def read_definitions(files: Mapping[str, JSONValue]) -> Definitions:
         try:
             if kind not in KINDS:
                 raise BadDefinition(f"unknown kind {kind!r}; folders are {', '.join(KINDS)}")
+            _refuse_beyond_json(files[path], "")
             definition = msgspec.convert(files[path], KINDS[kind])
             if definition.name in found[kind]:
                 raise BadDefinition(f"name {definition.name!r} is used twice; names are ids")

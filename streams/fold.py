@@ -6,7 +6,7 @@ from typing import Final, Literal, Protocol
 from streams import canary, identity, users
 from streams.builds import Build, difference
 from streams.effects import Effect, Refused
-from streams.errors import BadInput, BadState
+from streams.errors import BadDefinition, BadInput, BadState
 from streams.events import Attributes, Engagement, Unblock
 from streams.fan_steps import FanSteps
 from streams.fanning import Fanning
@@ -164,11 +164,17 @@ class Fold:
             self._relate(key.decode(), letter, now_ms)
 
     def _switch(self, version: int) -> None:
-        """Go over to a version; where it changes what rows are decided by, and there are any, a scan begins."""
+        """Go over to a version; where it changes what rows are decided by, and there are any, a scan begins.
+
+        One that cannot be compiled, which an older program let through, is passed over: what repairs it comes later.
+        """
         position = self.position
+        try:
+            self._workspace = self._workspace_of(version)
+        except BadDefinition:
+            return
         turn = Turn(version, position.version, position.clock_ms, builds=False)
         position.version = version
-        self._workspace = self._workspace_of(version)
         scan = position.open_scan
         turns = [] if scan is None else scan.turns
         turn.builds = position.totals.users > 0 and not self._build_of(turn).is_empty

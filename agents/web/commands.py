@@ -101,7 +101,7 @@ def _apply(node: "Node") -> JSONValue:
         definitions = msgspec.convert(args, _ApplyArgs).definitions
         workspaces = node.workspaces
         if node.settings.clock == "wall":
-            refuse_past(definitions, workspaces.latest, node.engine.clock.now_ms())
+            refuse_past(definitions, workspaces.in_use, node.engine.clock.now_ms())
         changes = workspaces.changes(definitions)
         applied = await workspaces.apply(definitions)
         return {

@@ -10,9 +10,13 @@ import pytest
 from agents.node import Node
 from config.clock import ManualClock
 from config.settings import load_settings
+from streams import topics
+from streams.codec import pack, to_json
 from streams.definitions import read_definitions
 from streams.errors import BadDefinition
-from tests.agents.nodes import NOW_MS, ask, environment, event, process, records, running
+from streams.mailbox import Switch
+from streams.records import Output
+from tests.agents.nodes import NOW_MS, PARTITIONS, ask, environment, event, process, records, running
 
 SEGMENT = {"name": "fans", "filter": {"event": {"name": "like"}}}
 CAMPAIGN = {"name": "hi", "trigger": {"segment_entered": "fans"}, "channel": "log", "message": {"text": "hi"}}
@@ -132,3 +136,28 @@ async def test_bad_definitions_are_refused_with_every_fault(tmp_path: Path) -> N
     async with running(tmp_path) as node:
         with pytest.raises(BadDefinition, match=r"segments/a: no segment 'gone'"):
             await ask(node, "apply", definitions=wire(files))
+
+
+@pytest.mark.parametrize("has_earlier", [True, False])
+async def test_a_kept_version_that_cannot_be_used_is_repaired(tmp_path: Path, has_earlier: bool) -> None:
+    """Over a version without meaning, which partitions were told of, another can be applied, and decides."""
+    broken = to_json(read_definitions(FILES)).replace(b'{"name":"like"}', b"null")
+    node = Node(load_settings(environment(tmp_path)), ManualClock(NOW_MS))
+    await node.connect()
+    if has_earlier:
+        await node.ask("apply", {"definitions": wire({"segments/fans.yaml": SEGMENT})})
+    at = node.workspaces.latest_version + 1
+    letters = [Output(topics.MAILBOX.name, partition, None, pack(Switch(at))) for partition in range(PARTITIONS)]
+    await node.engine.transport.append([Output(topics.DEFINITIONS.name, 0, None, broken), *letters])
+    await node.workspaces.reload()
+    with pytest.raises(BadDefinition):
+        node.workspaces.of(at)
+    repaired = await node.ask("apply", {"definitions": wire(FILES)})
+    await node.disconnect()
+    async with running(tmp_path) as node:
+        await process(node, event("ann"))
+        status, segments = await ask(node, "scans"), await ask(node, "segments")
+
+    assert repaired["applied"]
+    assert {(row["version"], row["state"]) for row in status} == {(at + 1, "current")}
+    assert segments["fans"]["now"] == 1

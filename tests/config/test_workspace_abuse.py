@@ -24,11 +24,13 @@ def written(folder: Path, text: str) -> Path:
         "!!python/object/apply:os.system ['true']",
         "name: !!python/name:os.system",
         "[" * 100_000,
+        "name: " + "9" * 5_000,
+        *("name: !!int x", "name: !!bool maybe", "name: !!timestamp x", "name: !!timestamp 2024-99-99"),
         "x" * (workspace.FILE_BYTES_MAX + 1),
     ],
 )
 def test_a_file_is_data_and_has_a_size(tmp_path: Path, text: str) -> None:
-    """No tag makes an object of Python's, and what is too deep or too large is refused with its name."""
+    """No tag makes an object of Python's, and what is too deep, too large or not of its tag is refused by name."""
     with pytest.raises(WorkspaceError, match="segments/x"):
         read_workspace(written(tmp_path, text))
 
