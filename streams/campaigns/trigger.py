@@ -7,7 +7,7 @@ import msgspec
 
 from streams.campaigns.conversions import Conversion, compile_conversions
 from streams.campaigns.schedule import Plan, compile_schedule
-from streams.campaigns.template_fields import TemplateFields, fields_read
+from streams.campaigns.template_fields import TemplateFields, fields_joined, fields_read
 from streams.campaigns.variants import Variant, compile_variants, read_message
 from streams.definitions import CampaignDefinition, Message, Trigger
 from streams.errors import BadDefinition
@@ -104,12 +104,14 @@ def _signal(trigger: Trigger) -> tuple[str, dict[str, object] | None]:
 
 
 def _fields(messages: Iterable[Message]) -> TemplateFields:
-    """All that the messages' templates read, as one."""
-    texts: list[str] = []
+    """All that the messages' templates read; each is scanned by itself and by the rules it is compiled by."""
+    parts = []
     for message in messages:
-        for value in msgspec.structs.asdict(message).values():
-            texts.extend(value.values() if isinstance(value, dict) else [value] if isinstance(value, str) else [])
-    return fields_read("\n".join(texts))
+        for name, value in msgspec.structs.asdict(message).items():
+            texts = value.values() if isinstance(value, dict) else [value] if isinstance(value, str) else []
+            html = name == "html"
+            parts += [fields_read(text, html=html) for text in texts]
+    return fields_joined(parts)
 
 
 def is_eligible(history: CampaignHistory | None, campaign: Campaign, now_ms: int) -> bool:

@@ -1,12 +1,19 @@
 """What a template reads is known before it is rendered."""
 
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, Literal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from channels.channel import Envelope, Skipped
+from channels.registry import CHANNELS
 from channels.render import MessageAborted, RenderContext, Renderer, RenderError
 from streams.campaigns.template_fields import TemplateFields, fields_joined, fields_read
+from streams.campaigns.trigger import Campaign, compile_campaign
+from streams.definitions import CampaignDefinition, Trigger
 from tests.channels.render.samples import GOLDEN, Recording
 
 RENDERER = Renderer()
@@ -53,13 +60,52 @@ SHAPES = st.sampled_from(
 TEMPLATES = st.lists(st.builds(str.format, SHAPES, FIELDS, FIELDS, FIELDS), min_size=1, max_size=4).map("".join)
 
 
+COMMENTS = st.sampled_from(
+    [
+        *("", "<!-- {{{ old }}} -->", "<!-- {% comment %} -->", "<!-- {% raw %} -->", "<!-- {{ $5 }} -->"),
+        "<!-- {% endcomment %} -->",
+    ]
+)
+
+
+def compiles(text: str, *, html: bool = False) -> bool:
+    """Whether it is a template."""
+    try:
+        RENDERER.compile(text, html=html)
+    except RenderError:
+        return False
+    return True
+
+
+FIELD_TEXTS = TEMPLATES.map(lambda text: text if compiles(text) else "x")
+PAGES = st.builds("{}{}{}".format, COMMENTS, TEMPLATES, COMMENTS).map(
+    lambda text: text if compiles(text, html=True) else "x"
+)
+EMAILS = st.fixed_dictionaries({"to": st.just("ann@example.com"), "subject": FIELD_TEXTS, "text": FIELD_TEXTS})
+MESSAGES = st.one_of(
+    st.builds(lambda email, page: ("email", {**email, "html": page}), EMAILS, PAGES),
+    st.builds(lambda text: ("log", {"text": text}), FIELD_TEXTS),
+    st.builds(
+        lambda *texts: ("webhook", {"url": texts[0], "headers": {"A": texts[1], "B": texts[2]}, "body": texts[3]}),
+        *[FIELD_TEXTS] * 4,
+    ),
+)
+
+
 def check(text: str, values: dict[str, object], *, html: bool) -> None:
-    """Render with mappings that record, and compare."""
-    profile, custom, properties, campaign, state = (Recording(values) for _ in range(5))
-    context = RenderContext(profile, custom, properties, campaign, state, now_s=0)
-    with suppress(RenderError, MessageAborted):
+    """Render one template with mappings that record, and compare."""
+
+    def render(context: RenderContext) -> None:
         RENDERER.compile(text, html=html).render(context)
-    known = fields_read(text, html=html)
+
+    compare(render, values, fields_read(text, html=html))
+
+
+def compare(render: Callable[[RenderContext], object], values: dict[str, object], known: TemplateFields) -> None:
+    """Hold what rendering asks mappings that record for against what is known to be read."""
+    profile, custom, properties, campaign, state = (Recording(values) for _ in range(5))
+    with suppress(RenderError, MessageAborted):
+        render(RenderContext(profile, custom, properties, campaign, state, now_s=0))
     named = {f"campaign.{name}" for name in campaign.asked} | {f"subscribed_state.{name}" for name in state.asked}
 
     assert profile.asked <= set(known.profile)
@@ -72,6 +118,36 @@ def check(text: str, values: dict[str, object], *, html: bool) -> None:
 def test_rendering_reads_nothing_else(text: str, html: bool) -> None:
     """Whatever rendering looks up in the user's data was named by `fields_read` beforehand."""
     check(text, dict(VALUES), html=html)
+
+
+def campaign_of(channel: Literal["email", "log", "webhook"], message: dict[str, Any]) -> Campaign:
+    """A campaign with this message."""
+    return compile_campaign(CampaignDefinition("c", channel, Trigger(attribute_changed="x"), message=message))
+
+
+@given(MESSAGES)
+def test_rendering_a_message_reads_nothing_else(
+    given_message: tuple[Literal["email", "log", "webhook"], dict[str, Any]],
+) -> None:
+    """Whatever rendering a whole message looks up was named by its campaign's `reads`, whichever template asks."""
+    channel, fields = given_message
+    campaign = campaign_of(channel, fields)
+    render = CHANNELS[channel].compile(campaign.messages[""], RENDERER)
+    envelope = Envelope("d", "c", 0, "https://localhost", None)
+    with suppress(Skipped):
+        compare(lambda context: render(envelope, context), dict(VALUES), campaign.reads)
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["<!-- {{{ old }}} -->", "<!-- {% comment %} -->", "<!-- {% raw %} -->", "<!-- {{ $5 }} -->"],
+)
+def test_a_comment_in_a_page_hides_no_field(comment: str) -> None:
+    """What stands behind an HTML comment, in the page and in the fields after it, is read; what is in it is not."""
+    page = f"{comment}<p>Hi {{{{${{first_name}}}}}}, {{{{custom_attribute.${{plan}}}}}}</p>"
+    message = {"to": "a@b.c", "subject": "x", "html": page, "reply_to": "{{custom_attribute.${seller}}}"}
+
+    assert TemplateFields(("first_name",), ("plan", "seller")) == campaign_of("email", message).reads
 
 
 def test_golden_templates_read_nothing_else() -> None:
