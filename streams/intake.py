@@ -7,7 +7,7 @@ import msgspec
 
 from streams import topics
 from streams.codec import pack, partition_of
-from streams.dead_letters import WHOLE, dead_letter
+from streams.dead_letters import MORE, WHOLE, dead_letter, letters_max
 from streams.engagement import SigningKeys
 from streams.fold import ClockMode
 from streams.ingest.raw_record import Identified, Rejected, Routed, read_record
@@ -36,14 +36,14 @@ def route(
     """
     replay = clock == "stream"
     reading = read_record(record.key, record.value, record.append_ms, replay=replay, keys=keys)
-    outputs = []
+    outputs, refused = list[Output](), list[Rejected]()
     items = replayed_items(record.headers) if record.headers else None
     for routed in reading.routed:
         if items is not None and routed.item not in items:
             continue
         target = _partition_of_user(routed.user, partitions)
         if replay and target != partition:
-            outputs.append(_refuse(record, partition, _misplaced(routed.item, partition, target)))
+            refused.append(_misplaced(routed.item, partition, target))
         else:
             outputs.append(_letter(routed, Cause(topic_id, partition, record.offset, routed.item), target))
     if reading.identified is not None and (items is None or 0 in items):
@@ -52,11 +52,8 @@ def route(
             outputs.append(_refuse(record, partition, _misplaced(0, partition, target)))
         else:
             outputs.append(_identify(reading.identified, Cause(topic_id, partition, record.offset, 0), target))
-    outputs.extend(
-        _refuse(record, partition, rejected)
-        for rejected in reading.rejected
-        if items is None or rejected.whole or rejected.item in items
-    )
+    refused += [each for each in reading.rejected if items is None or each.whole or each.item in items]
+    outputs.extend(_refusals(record, partition, refused))
     if reading.end is not None:
         outputs.append(Output(topics.MAILBOX.name, partition, None, pack(Tick(reading.end.at_ms))))
     if reading.probe is not None:
@@ -76,6 +73,19 @@ def _letter(routed: Routed, cause: Cause, target: int) -> Output:
 def _identify(found: Identified, cause: Cause, target: int) -> Output:
     letter = Identify(found.external_id, found.time_ms, cause)
     return Output(topics.MAILBOX.name, target, found.user.encode(), pack(letter))
+
+
+def _refusals(record: Record, partition: int, refused: list[Rejected]) -> list[Output]:
+    """A letter for each; where that would be too many copies of the record, the last stands for all that are left."""
+    most = letters_max(len(record.value))
+    letters = [_refuse(record, partition, each) for each in refused[:most]]
+    if more := refused[most:]:
+        last = refused[most - 1]
+        detail = f"{last.detail}; {len(more)} more objects of the record are refused, each for its own reason"
+        letters[-1] = _refuse(record, partition, msgspec.structs.replace(last, detail=detail))
+        numbers = ",".join(str(each.item) for each in more).encode()
+        letters[-1] = msgspec.structs.replace(letters[-1], headers=(*letters[-1].headers, (MORE, numbers)))
+    return letters
 
 
 def _refuse(record: Record, partition: int, rejected: Rejected) -> Output:

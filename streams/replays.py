@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from streams import topics
-from streams.dead_letters import STAND_IN, WHOLE
+from streams.dead_letters import MORE, STAND_IN, WHOLE
 from streams.records import Headers, Output, Record
 
 REPLAY_OF: Final = "replay_of"
@@ -16,8 +16,8 @@ REPLAY_ITEMS: Final = "replay_items"
 class Letter(msgspec.Struct, frozen=True):
     """A dead letter, read: where its record lay, why it was refused, and what it holds.
 
-    `value` is the record's bytes; where `stands_in` holds they were gone and are something else. A letter
-    that no agent of ours wrote has the reason `unreadable` and no topic.
+    `value` is the record's bytes; where `stands_in` holds they were gone and are something else. It stands for the
+    items `more`, too. A letter that no agent of ours wrote has the reason `unreadable` and no topic.
     """
 
     topic: str
@@ -32,6 +32,7 @@ class Letter(msgspec.Struct, frozen=True):
     stands_in: bool
     key: bytes | None
     value: bytes
+    more: frozenset[int] = frozenset()
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -56,6 +57,7 @@ def read_letter(record: Record) -> Letter:
             STAND_IN in record.headers,
             record.key,
             record.value,
+            _numbers(headers.get(MORE, "")),
         )
     except (KeyError, ValueError) as error:
         detail = f"header {error}; only agents write this topic"
@@ -78,7 +80,12 @@ def _replay(group: list[Letter]) -> Output:
     first = group[0]
     headers: Headers = ((REPLAY_OF, f"{first.topic}/{first.partition}/{first.offset}".encode()),)
     if not any(letter.whole for letter in group):
-        items = ",".join(str(item) for item in sorted({letter.item for letter in group}))
+        items = ",".join(
+            str(item)
+            for item in sorted(
+                {*(letter.item for letter in group), *(item for letter in group for item in letter.more)}
+            )
+        )
         headers += ((REPLAY_ITEMS, items.encode()),)
     return Output(topics.EVENTS.name, first.partition, first.key, first.value, headers)
 
@@ -87,5 +94,9 @@ def replayed_items(headers: Headers) -> frozenset[int] | None:
     """The items that a replay is about; None for all of them, as in every record that is no replay."""
     for name, value in headers:
         if name == REPLAY_ITEMS and value.replace(b",", b"").isdigit():
-            return frozenset(int(item) for item in value.split(b",") if item)
+            return _numbers(value.decode())
     return None
+
+
+def _numbers(text: str) -> frozenset[int]:
+    return frozenset(int(item) for item in text.split(",") if item)

@@ -123,7 +123,7 @@ def read_record(
         return _read(key, value, append_ms, keys, replay=replay)
     except Exception as error:  # noqa: BLE001  # what nobody has thought of must not stop the partition for good
         detail = f"reading it raised {type(error).__name__}, which is a fault of this program; tell its maintainers"
-        return Reading([], [_rejected(0, BadInput("unreadable", "", detail), whole=True)])
+        return Reading([], [_rejected(0, BadInput("reader_error", "", detail), whole=True)])
 
 
 def _read(key: bytes | None, value: bytes, append_ms: int, keys: SigningKeys, *, replay: bool) -> Reading:

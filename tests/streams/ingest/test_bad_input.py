@@ -137,7 +137,7 @@ def test_a_record_that_breaks_its_reader_is_dead_lettered(monkeypatch: pytest.Mo
     driver.send(good)
 
     (letter,) = driver.dead_letters
-    assert dict(letter.headers)["reason"] == b"unreadable"
+    assert dict(letter.headers)["reason"] == b"reader_error"
     assert driver.user("mel").events["like"].count == 2
 
 

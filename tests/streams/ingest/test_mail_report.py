@@ -125,7 +125,7 @@ def test_what_a_report_says(mail: str, kind: str | None, address: str, reason: s
 def test_a_report_counts_however_what_it_returns_is_described() -> None:
     """A description of the returned headers that the standard library trips over is passed over."""
     odd = HEADERS_ONLY.replace("text/rfc822-headers", "text/rfc822-headers; charset*=utf-8'en'utf-8")
-    mail = odd.replace("X-Headrace-Proof: ", "Subject: caf\u00e9\r\nX-Headrace-Proof: ").encode()
+    mail = odd.replace("X-Headrace-Proof: ", "Subject: Gr\u00fc\u00dfe\r\nX-Headrace-Proof: ").encode()
     found = read_mail_report(mail)
 
     assert odd != HEADERS_ONLY
