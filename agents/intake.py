@@ -12,6 +12,8 @@ from streams.records import Output
 from tables.positions import read_position, read_refused, stage_position, stage_refused
 
 NAME: Final = "intake"
+REFUSED_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of dead letters in a commit, and those of one record more."""
 
 
 class Intake:
@@ -52,21 +54,31 @@ class Intake:
         settings, pace = self._engine.settings, self._engine.pace
         topic_id = self._engine.transport.topic_id(piece.topic)
         outputs: list[Output] = []
+        refused_bytes = 0
         for record in piece.records:
-            outputs += route(record, topic_id, piece.partition, settings.partitions, settings.clock, self._keys)
+            routed = route(record, topic_id, piece.partition, settings.partitions, settings.clock, self._keys)
+            outputs += routed
+            refused_bytes += sum([len(each.value) for each in routed if each.topic == topics.DEAD_LETTERS.name])
+            if refused_bytes >= REFUSED_BYTES_MAX:
+                await self._commit(piece, outputs, record.offset + 1)
+                outputs, refused_bytes = [], 0
             if pace.spent:
                 await pace.rest()
+        await self._commit(piece, outputs, piece.next_offset)
+        metrics.RECORDS_READ.labels(NAME).inc(len(piece.records))
+        self._engine.slices.finish(piece)
+
+    async def _commit(self, piece: Slice, outputs: list[Output], next_offset: int) -> None:
+        """Append what a part of a slice has given, and keep the position behind it."""
         refused = [output for output in outputs if output.topic == topics.DEAD_LETTERS.name]
         transport = self._engine.transport
         batch = transport.batch()
-        await pace.rest()
-        stage_position(batch, NAME, piece.topic, piece.partition, piece.next_offset)
+        await self._engine.pace.rest()
+        stage_position(batch, NAME, piece.topic, piece.partition, next_offset)
         if refused:
             stage_refused(batch, piece.partition, read_refused(self._engine.store, piece.partition) + len(refused))
             await transport.commit(piece.partition, batch, outputs)
         else:
             await transport.forward(piece.partition, batch, outputs)
-        metrics.RECORDS_READ.labels(NAME).inc(len(piece.records))
         for output in refused:
             metrics.DEAD_LETTERS.labels(dict(output.headers)["reason"].decode()).inc()
-        self._engine.slices.finish(piece)

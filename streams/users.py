@@ -45,8 +45,8 @@ def decide_event(
 ) -> Effects | None:
     """Apply an event to the row.
 
-    Audiences of event and purchase triggers are checked on the state before the event, those of
-    segment and attribute triggers after it.
+    Audiences of event and purchase triggers are checked on the state before the event, which of a new user is that of
+    whoever is unknown; those of segment and attribute triggers after it.
 
     Returns:
         The effects in order, or None if the event's id was applied to this user within 24 h.
@@ -62,10 +62,8 @@ def decide_event(
     if hours_passed and user.dispatches:  # looking at all of them at every event would cost more than it frees
         forget_old(user)
     properties = event.properties if isinstance(event, (CustomEvent, Purchase)) else {}
-    starting: list[Campaign] = []
     signals = _signals(event)
-    for signal in signals:
-        starting += started(user, workspace, signal, now_ms, properties)
+    starting = _starting(user, signals, properties, now_ms, workspace, is_new=is_new)
     try:
         changes, effects = _apply(user, user_key, event, cause, now_ms, workspace)
     except BadInput:
@@ -84,6 +82,20 @@ def decide_event(
     if user.links is not None:
         effects += tell_consent(user, user_key)
     return effects
+
+
+def _starting(
+    user: User, signals: Sequence[str], properties: Properties, now_ms: int, workspace: Workspace, *, is_new: bool
+) -> list[Campaign]:
+    """What the signals of an event start; a new user is until then in the segments of whoever is unknown."""
+    if is_new:
+        user.memberships = dict.fromkeys(workspace.unknown, now_ms)
+    found: list[Campaign] = []
+    for signal in signals:
+        found += started(user, workspace, signal, now_ms, properties)
+    if is_new:
+        user.memberships = {}  # it enters them by the event
+    return found
 
 
 def _signals(event: Event) -> tuple[str, ...]:

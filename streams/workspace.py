@@ -44,7 +44,8 @@ class Workspace(msgspec.Struct, frozen=True):
     those that a user enters of whom nothing is known, and all that refer to them. `signals` maps what happens
     to the campaigns it starts, in order of name, without paused ones. `scheduled` are the campaigns with a
     plan that nobody has cancelled, in order of name, paused ones among them; `cancelled` are digests of plans.
-    `conversions` maps what happens to the campaigns whose open windows it may convert.
+    `conversions` maps what happens to the campaigns whose open windows it may convert. `unknown` are the segments of a
+    user of whom nothing is known.
     """
 
     version: int
@@ -63,6 +64,7 @@ class Workspace(msgspec.Struct, frozen=True):
     scheduled: Mapping[str, Campaign] = {}
     cancelled: Mapping[str, Sequence[str]] = {}
     conversions: Mapping[str, tuple[tuple[str, Conversion], ...]] = {}
+    unknown: tuple[str, ...] = ()
 
     def is_paused(self, campaign: str) -> bool:
         """Whether the campaign, or all of them, are paused."""
@@ -90,6 +92,7 @@ def compile_workspace(definitions: Definitions, version: int) -> Workspace:
     tests = tuple(Asked(name, predicate.test, index.get(f"segment:{name}", ())) for name, predicate, _ in segments)
     timed = tuple(at for at, segment in enumerate(segments) if segment.predicate.changes_at is not None)
     paused = frozenset(definitions.paused)
+    unknown = _held_first(tests)
     live = [campaign for campaign in campaigns.values() if not {campaign.name, ALL_CAMPAIGNS} & paused]
     return Workspace(
         version,
@@ -100,7 +103,7 @@ def compile_workspace(definitions: Definitions, version: int) -> Workspace:
         index,
         timed,
         _index((change, at) for at in timed for change in segments[at].predicate.reads),
-        _entered_first(tests),
+        _entered_first(tests, unknown),
         index_series(series for predicate in predicates for series in predicate.series),
         campaigns,
         _index((campaign.signal, campaign) for campaign in live if campaign.plan is None),
@@ -112,17 +115,23 @@ def compile_workspace(definitions: Definitions, version: int) -> Workspace:
         },
         definitions.cancelled,
         _index((each.signal, (name, each)) for name, campaign in campaigns.items() for each in campaign.conversions),
+        unknown,
     )
 
 
-def _entered_first(tests: Sequence[Asked]) -> tuple[int, ...]:
-    """What holds for a user of whom nothing is known, at whatever time, and all that refers to it, at any remove."""
+def _held_first(tests: Sequence[Asked]) -> tuple[str, ...]:
+    """The segments that hold for a user of whom nothing is known, at whatever time."""
     nobody = new_user(0)
-    todo = []
-    for at, (name, test, _) in enumerate(tests):
+    for name, test, _ in tests:
         if test(nobody, 0):
             nobody.memberships[name] = 0
-            todo.append(at)
+    return tuple(nobody.memberships)
+
+
+def _entered_first(tests: Sequence[Asked], unknown: Sequence[str]) -> tuple[int, ...]:
+    """The ordinals of what holds for a user of whom nothing is known, and all that refers to it, at any remove."""
+    held = set(unknown)
+    todo = [at for at, (name, _, _) in enumerate(tests) if name in held]
     found: set[int] = set()
     while todo:
         at = todo.pop()

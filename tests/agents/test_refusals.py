@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agents import intake
 from agents.refusals import REFUSED_MAX, with_records
 from config.clock import ManualClock
 from streams import topics
@@ -80,3 +81,26 @@ async def test_where_the_record_is_gone_the_letter_stands_in(tmp_path: Path) -> 
         (b"letter", True),
         (b"letter", True),
     ]
+
+
+async def test_records_refused_at_intake_fill_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice of bodies whose every object is refused is committed in parts: no letter, and no good event, is lost."""
+    monkeypatch.setattr(intake, "REFUSED_BYTES_MAX", 2_000)
+    body = json.dumps({"events": [{"external_id": "ann"}] * 5}).encode()
+    good = json.dumps({"type": "event", "external_id": "ann", "name": "like"}).encode()
+    sizes = []
+    async with running(tmp_path) as node:
+        commit = node.engine.transport.commit
+
+        async def counted(partition: int, batch: Batch, outputs: Sequence[Output]) -> None:
+            sizes.append(sum(len(each.value) for each in outputs if each.topic == topics.DEAD_LETTERS.name))
+            await commit(partition, batch, outputs)
+
+        monkeypatch.setattr(node.engine.transport, "commit", counted)
+        await process(node, *[body, good] * 20, key=b"ann")
+        letters = [letter.value for _, letter in await records(node, "dead-letters")]
+        totals = node.queries.totals()
+
+    assert letters == [body] * 100
+    assert (totals["custom_events"], totals["dead_letters"]) == (20, 100)
+    assert max(sizes) < 2_000 + 5 * len(body)
