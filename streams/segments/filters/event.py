@@ -34,11 +34,29 @@ def compile_(params: Params) -> Compiled:
     matches = compile_where(params.where)
     if within is None and matches is None:
         return compile_total(low, high, _counter_of(params.name), change)
-    key = change if matches is None else f"{change}?{to_json(params.where).decode()}"
+    key = _key_of(params.name) if matches is None else f"{change}?{to_json(params.where).decode()}"
     if within is None:
         return compile_series_total(low, high, CountSeries(key, change, 0, matches))
     keep = max(low, 0 if high is None else high + 1)
     return compile_window(low, high, CountSeries(key, change, keep, matches), within)
+
+
+def _key_of(name: str) -> str:
+    """The key of an event whatever its properties.
+
+    Rows keep keys, so all stay as they are but those that another event with certain properties has, too.
+    """
+    _, *tails = name.split("?{")
+    if any(_is_where("{" + "?{".join(tails[at:])) for at in range(len(tails))):
+        return f"event-named:{name}"
+    return f"event:{name}"
+
+
+def _is_where(text: str) -> bool:
+    try:
+        return bool(msgspec.json.decode(text, type=dict[str, JSONValue]))
+    except msgspec.DecodeError:
+        return False
 
 
 def _counter_of(name: str) -> Callable[[User], int]:
