@@ -8,12 +8,13 @@ HALF: Final = ".part"
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a file under its name for good, whole or not at all; blocks for two fsyncs, so call it in a thread.
+    """Write a file that only its owner reads, whole or not at all; blocks for two fsyncs, so call it in a thread.
 
     A crash may leave a half of it beside, whose name ends in `.part`; the next write of the file takes its place.
     """
     half = path.with_name(f"{path.name}{HALF}")
-    with half.open("wb") as file:
+    half.unlink(missing_ok=True)
+    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

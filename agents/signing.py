@@ -1,13 +1,12 @@
 """The keys that links in messages are signed by: a setting, or on the embedded log made at the first start."""
 
-import os
 import secrets
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from agents.durable import sync_folder
+from agents.durable import write_durably
 from channels.tracking import Tracking
 from config.settings import Settings
 from streams.engagement import SigningKeys, read_signing_keys
@@ -53,13 +52,5 @@ def tracking_of(settings: Settings, keys: SigningKeys) -> Tracking | None:
 def _made(path: Path) -> str:
     """The key in the file, which is made, whole or not at all, where there is none."""
     if not path.exists():
-        aside = path.with_suffix(".new")
-        aside.unlink(missing_ok=True)
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(KEY_BYTES) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-        sync_folder(path.parent)
+        write_durably(path, f"{secrets.token_hex(KEY_BYTES)}\n".encode())
     return path.read_text(encoding="ascii").strip()

@@ -102,10 +102,7 @@ def _until(text: str, zone: str) -> int:
         until_ms = _milliseconds(datetime.strptime(text.removesuffix("Z"), "%Y%m%dT%H%M%S"))  # noqa: DTZ007
     except ValueError:
         return _end_of_day(text)
-    try:
-        return local_of(until_ms, zone) if text.endswith("Z") else until_ms
-    except OverflowError:  # at the end of the years that can be told, where an offset tells nothing
-        return until_ms
+    return local_of(until_ms, zone) if text.endswith("Z") else until_ms
 
 
 def _end_of_day(text: str) -> int:

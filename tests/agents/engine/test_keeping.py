@@ -10,8 +10,8 @@ from agents.engine.slices import Slice
 from agents.node import Node
 from config.clock import ManualClock
 from config.settings import load_settings
-from streams import topics
 from tables.store import Store
+from tests.agents.engine.still import Still
 from tests.agents.nodes import NOW_MS, PARTITIONS, event, process, running, until
 from tests.channels.sinks.files import rows_in
 
@@ -78,29 +78,13 @@ async def test_a_position_that_moves_by_itself_is_left_alone(tmp_path: Path) -> 
         assert min(stored(node, "reports")) > 0
 
 
-class Keeper:
+class Keeper(Still):
     """An agent that remembers what it was asked to keep."""
 
     name = "keeper"
-    reads = (topics.EVENTS,)
 
     def __init__(self) -> None:
         self.kept: list[int] = []
-
-    async def open(self, partition: int) -> None:
-        return None
-
-    async def close(self, partition: int) -> None:
-        return None
-
-    def position(self, topic: str, partition: int) -> int:
-        return 0
-
-    async def rest(self) -> None:
-        return None
-
-    def go_on(self) -> None:
-        return None
 
     async def keep(self, topic: str, partition: int, finished: int) -> None:
         self.kept.append(finished)

@@ -8,18 +8,17 @@ from agents.engine.engine import Engine
 from agents.engine.slices import Slice
 from config.clock import SystemClock
 from config.settings import load_settings
-from streams import topics
 from streams.records import Output
 from tables.store import Store
+from tests.agents.engine.still import Still
 
 PARTITIONS = 4
 
 
-class SlowToOpen:
+class SlowToOpen(Still):
     """An agent that takes its time to open a partition, and remembers what it was given."""
 
     name = "slow"
-    reads = (topics.EVENTS,)
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -34,18 +33,6 @@ class SlowToOpen:
 
     async def close(self, partition: int) -> None:
         self.open_ones.discard(partition)
-
-    def position(self, topic: str, partition: int) -> int:
-        return 0
-
-    async def rest(self) -> None:
-        return None
-
-    def go_on(self) -> None:
-        return None
-
-    async def keep(self, topic: str, partition: int, finished: int) -> None:
-        return None
 
     async def handle(self, piece: Slice) -> None:
         assert len(self.open_ones) == PARTITIONS

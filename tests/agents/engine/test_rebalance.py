@@ -11,42 +11,23 @@ from agents.engine.engine import Engine
 from agents.engine.slices import Slice
 from config.clock import SystemClock
 from config.settings import load_settings
-from streams import topics
 from streams.records import Output
 from tables.store import Store
+from tests.agents.engine.still import Still
 
 RECORDS = 10
 
 
-class Slow:
+class Slow(Still):
     """An agent that handles nothing before its gate is open."""
 
     name = "slow"
-    reads = (topics.EVENTS,)
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.gate = asyncio.Event()
         self.begun = asyncio.Event()
         self.seen: Counter[int] = Counter()
-
-    async def open(self, partition: int) -> None:
-        """Nothing to take up."""
-
-    async def close(self, partition: int) -> None:
-        """Nothing to forget."""
-
-    def position(self, topic: str, partition: int) -> int:
-        return 0
-
-    async def rest(self) -> None:
-        return None
-
-    def go_on(self) -> None:
-        return None
-
-    async def keep(self, topic: str, partition: int, finished: int) -> None:
-        return None
 
     async def handle(self, piece: Slice) -> None:
         self.begun.set()
